@@ -1,0 +1,89 @@
+"""Files on disk: written whole or not at all, read inside their roots, identified by digests."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gapbridge.errors import ArtifactError, InputError
+
+_CHUNK_BYTES = 1 << 20
+
+
+def read_json(path: Path) -> Any:
+    """The parsed content of `path`.
+
+    Raises ArtifactError when the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path}: missing; run the stage that writes it") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtifactError(f"{path}: not JSON ({error}); delete it and run its stage again") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as sorted, indented JSON; NaN and infinity are refused, since JSON has neither."""
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` in one step: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+@contextmanager
+def fresh_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def inside(root: Path, relative: str | Path) -> Path:
+    """`root / relative`, resolved, provided that it stays inside `root`.
+
+    Raises InputError when the path, or a link on it, leaves the root.
+    """
+    resolved_root = root.resolve()
+    resolved = (resolved_root / relative).resolve()
+    if not resolved.is_relative_to(resolved_root):
+        raise InputError(f"{relative}: leaves its root {root}; keep every path inside it")
+    return resolved
+
+
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """Hexadecimal digest of one file's bytes."""
+    digest = hashlib.new(algorithm)
+    with path.open("rb") as handle:
+        while chunk := handle.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def dvc_digest(path: Path) -> str:
+    """The md5 by which DVC knows `path`: a file's own, or a folder's listing with the suffix `.dir`."""
+    if path.is_file():
+        return file_digest(path, "md5")
+    listing = [
+        {"md5": file_digest(file, "md5"), "relpath": file.relative_to(path).as_posix()}
+        for file in path.rglob("*")
+        if file.is_file()
+    ]
+    listing.sort(key=lambda entry: entry["relpath"])
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"

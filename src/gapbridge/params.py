@@ -1,0 +1,232 @@
+"""What params.yaml may say: one frozen section a stage, units in the names, unknown keys refused."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gapbridge.errors import InputError
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Source(Section):
+    """Where one set of records comes from.
+
+    `world` draws them; the other formats read the user's file or folder at `path`, relative to
+    `sources.root`. `images` is the folder that the image names in the file are relative to.
+    """
+
+    format: Literal["world", "jsonl", "folder", "llava", "pope"]
+    path: str | None = None
+    images: str | None = None
+    rows: Positive | None = None
+    captions: bool = False
+    """Keep the captions of an `images` source, for the paired control alone."""
+    split: Literal["benchmark", "dev"] = "benchmark"
+    """Which held-out scenes of the world a `benchmark` source asks about."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Source":
+        if self.format == "world" and self.rows is None:
+            raise ValueError("format world needs rows: how many to draw")
+        if self.format != "world" and self.path is None:
+            raise ValueError(f"format {self.format} needs path: the file or folder to read")
+        return self
+
+
+class SourcesParams(Section):
+    """The outside data, one source a set."""
+
+    root: str
+    texts: Source
+    images: Source
+    encoder: Source | None
+    llm: Source | None
+    instruct: Source
+    probe: Source
+    benchmark: Source
+
+
+class IngestParams(Section):
+    """What makes a row acceptable."""
+
+    max_bad_fraction: Fraction
+    """Of a set's rows; one more bad row than that stops the stage."""
+    min_rows: Positive
+    max_image_pixels: Positive
+    """A larger picture is quarantined before it is decoded."""
+
+
+class Optimiser(Section):
+    """AdamW with a linear warm-up and a cosine down to zero. Steps are optimiser steps."""
+
+    steps: Positive | None = None
+    """None means one pass over the rows."""
+    batch_size: Positive
+    learning_rate: Rate
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_fraction: Fraction
+    beta2: Fraction = 0.98
+    clip_norm: Rate = 1.0
+
+
+class EncoderParams(Section):
+    """The contrastive dual encoder: a pretrained one, or a tiny one trained here."""
+
+    pretrained: str | None
+    """A folder or hub id that open_clip knows (`local-dir:PATH`, `hf-hub:OWNER/NAME`, `ARCHITECTURE/TAG`)."""
+    revision: str | None
+    text_template: str
+    """`{}` stands for the text."""
+    threads: Positive
+    width: Positive
+    image_size: Positive
+    context_length: Positive
+    vocabulary_size: Positive
+    logit_scale: Rate
+    training: Optimiser
+    single_object_fraction: Fraction
+    """Of the steps; the first ones use the simplest pictures alone."""
+    snapshot_count: Positive
+
+
+class LlmParams(Section):
+    """The language model: a pretrained one, or a tiny one trained here."""
+
+    pretrained: str | None
+    revision: str | None
+    threads: Positive
+    hidden_size: Positive
+    intermediate_size: Positive
+    layers: list[Literal["conv", "full_attention"]]
+    attention_heads: Positive
+    vocabulary_size: Positive
+    training: Optimiser
+
+
+class EmbedParams(Section):
+    """How records become vectors."""
+
+    threads: Positive
+    batch_size: Positive
+    shard_rows: Positive
+
+
+class RealignParams(Section):
+    """How the text side is moved onto the image side."""
+
+    method: Literal["none", "anchor", "anchor_trace", "realign"]
+    holdout: Fraction
+    """Of the groups; kept out of the statistics and used to measure the gap."""
+
+
+class GeometryParams(Section):
+    """How the gap is measured and drawn."""
+
+    rows: Positive
+    """At most this many rows a side enter the pictures."""
+
+
+class AdapterParams(Section):
+    """The two-layer network between the vector and the language model."""
+
+    hidden_size: Positive
+    visual_tokens: Positive
+    expansion: Literal["heads", "repeat"]
+    """One linear head a token, or the same projected vector in every place."""
+
+
+class Checkpointing(Section):
+    """What happens between the steps."""
+
+    every_steps: Positive
+    heldout_every_steps: Positive
+    heldout_rows: Positive
+
+
+class PretrainParams(Section):
+    """Stage 1: the adapter learns to let a frozen language model read vectors (arXiv 2602.07026 §5)."""
+
+    enabled: bool
+    source: Literal["aligned_text", "paired_image"]
+    instruction: str
+    threads: Positive
+    adapter: AdapterParams
+    training: Optimiser
+    checkpoint: Checkpointing
+
+
+class InstructParams(Section):
+    """Stage 2: adapter and language model learn to answer about pictures."""
+
+    source: Literal["real_image", "aligned_text"]
+    threads: Positive
+    llm_learning_rate: Rate
+    """`training.learning_rate` is the adapter's."""
+    training: Optimiser
+    checkpoint: Checkpointing
+
+
+class EvaluateParams(Section):
+    """How answers are asked for."""
+
+    threads: Positive
+    batch_size: Positive
+    max_new_tokens: Positive
+
+
+class ReportParams(Section):
+    """What the page shows."""
+
+    gallery: Positive
+    register_as: str | None
+    """Name under which the model enters the MLflow registry; null registers nothing."""
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0)]
+    sources: SourcesParams
+    ingest: IngestParams
+    encoder: EncoderParams
+    llm: LlmParams
+    embed: EmbedParams
+    realign: RealignParams
+    geometry: GeometryParams
+    pretrain: PretrainParams
+    instruct: InstructParams
+    evaluate: EvaluateParams
+    report: ReportParams
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a params.yaml.
+
+    Raises InputError naming the first wrong key, its value and what it may be.
+    """
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: missing; write it with `gapbridge profile default`") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must hold one section a stage; write it with `gapbridge profile default`")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise InputError(f"{path}: {key or 'the file'}: {first['msg']}{more}") from error

@@ -1,0 +1,140 @@
+"""What every stage has in common: params in, one folder and one metrics file out, whole or not at all."""
+
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gapbridge import artifacts
+from gapbridge.errors import ArtifactError, InputError
+from gapbridge.params import Params, load_params
+from gapbridge.tracking import Tracker, open_tracker
+
+STAGES = (
+    "sources", "ingest", "encoder", "llm", "embed", "realign", "geometry", "pretrain", "instruct", "evaluate", "report",
+)  # fmt: skip
+EMBED_SETS = ("texts", "images", "instruct", "benchmark", "probe")
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What a stage is given.
+
+    `out` is an empty folder that becomes `artifacts/<stage>[/<item>]` when the stage ends well.
+    `scratch` outlives a killed process and is found again by a run of the same stage on the same
+    inputs and params; it is removed when the stage ends well.
+    """
+
+    name: str
+    item: str | None
+    params: Params
+    workspace: Path
+    out: Path
+    scratch: Path
+    tracker: Tracker
+
+    def artifact(self, *parts: str) -> Path:
+        """The folder or file `artifacts/<parts>` that an earlier stage wrote."""
+        path = self.workspace.joinpath("artifacts", *parts)
+        if not path.exists():
+            raise ArtifactError(f"artifacts/{'/'.join(parts)}: missing; run `dvc repro {self.name}`")
+        return path
+
+
+def cache_root() -> Path:
+    """Where vectors are remembered across runs and workspaces: `GAPBRIDGE_CACHE`, or the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gapbridge"
+    return Path(os.environ.get("GAPBRIDGE_CACHE", default)).expanduser()
+
+
+def scratch_root() -> Path:
+    """Where unfinished work is kept: `GAPBRIDGE_SCRATCH`, or a folder in the cache."""
+    return Path(os.environ.get("GAPBRIDGE_SCRATCH", cache_root() / "scratch")).expanduser()
+
+
+def run_stage(name: str, item: str | None = None, workspace: Path | None = None) -> dict[str, Any]:
+    """Run one stage in `workspace` (default: the current folder) and return its metrics.
+
+    Raises GapbridgeError for what a user can mend; nothing half-written is left behind then.
+    """
+    workspace = (workspace or Path.cwd()).resolve()
+    if (name == "embed") != (item in EMBED_SETS):
+        raise InputError(f"gapbridge embed takes one of {', '.join(EMBED_SETS)}; the other stages take nothing")
+    params = load_params(workspace / "params.yaml")
+    declared = _declaration(workspace, name, item)
+    inputs = {dep: artifacts.dvc_digest(workspace / dep) for dep in declared.data if (workspace / dep).exists()}
+    sections = {key: getattr(params, key) for key in declared.params}
+    recorded = {key: s.model_dump() if hasattr(s, "model_dump") else s for key, s in sections.items()}
+    label = name if item is None else f"{name}@{item}"
+    if declared.folders == 1:
+        target = workspace / "artifacts" / name / (item or "")
+    else:
+        target = workspace / "artifacts" / name
+    module = import_module(f"gapbridge.stages.{name}")
+    run: Callable[[StageRun], dict[str, Any]] = module.run
+    with (
+        _scratch(label, recorded, inputs) as scratch,
+        artifacts.fresh_folder(target) as out,
+        open_tracker(workspace, label, recorded, inputs) as tracker,
+    ):
+        metrics = run(StageRun(name, item, params, workspace, out, scratch, tracker))
+        artifacts.write_json(_metrics_path(workspace, name, item), metrics)
+        tracker.finish(out, metrics)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return metrics
+
+
+def die_with_parent() -> None:
+    """End this process when the one that started it ends, so that a killed `dvc` leaves no stage behind."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class _Declaration:
+    data: tuple[str, ...]
+    params: tuple[str, ...]
+    folders: int
+
+
+def _declaration(workspace: Path, name: str, item: str | None) -> _Declaration:
+    """What dvc.yaml says of a stage: its data dependencies (not its code) and its params."""
+    path = workspace / "dvc.yaml"
+    try:
+        stage = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"][name]
+    except (FileNotFoundError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: does not declare the stage {name}; run inside a gapbridge checkout") from error
+    stage = stage.get("do", stage)
+    deps = [dep.replace("${item}", item or "") for dep in stage.get("deps", [])]
+    data = tuple(dep for dep in deps if not dep.startswith("src/"))
+    return _Declaration(data, tuple(stage.get("params", [])), len(stage["outs"]))
+
+
+def _metrics_path(workspace: Path, name: str, item: str | None) -> Path:
+    relative = f"{name}.json" if item is None else f"{name}/{item}.json"
+    return workspace / "metrics" / relative
+
+
+@contextmanager
+def _scratch(label: str, params: dict[str, Any], inputs: dict[str, str]) -> Iterator[Path]:
+    """The scratch folder of exactly this work, held by one process at a time."""
+    key = hashlib.sha256(json.dumps([label, params, inputs], sort_keys=True).encode()).hexdigest()[:32]
+    folder = scratch_root() / f"{label}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder.mkdir(exist_ok=True)
+        yield folder
