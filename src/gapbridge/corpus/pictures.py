@@ -1,0 +1,197 @@
+"""The only code that opens pictures: by locator, inside their roots, checked before and while they are decoded.
+
+A locator is `own:pictures.tar#000123.png` (a member of a tar beside the manifest) or `root:data/images/7.png`
+(a file relative to `sources.root`).
+"""
+
+import hashlib
+import io
+import os
+import struct
+import tarfile
+import threading
+import warnings
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gapbridge import artifacts
+from gapbridge.errors import ArtifactError
+
+# Formats with a decoder in the Pillow wheel itself: none of them starts another program.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+)
+_EIGHT_BIT_MODES = frozenset(
+    {
+        "1",
+        "L",
+        "LA",
+        "La",
+        "P",
+        "PA",
+        "RGB",
+        "RGBA",
+        "RGBa",
+        "RGBX",
+        "CMYK",
+        "YCbCr",
+        "HSV",
+        "LAB",
+    }
+)
+# What Pillow's decoders raise for damaged files; nothing of ours runs inside the block that catches them.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+    zlib.error,
+)
+# `warnings.catch_warnings` swaps process-wide state; headers are short, so one thread at a time reads one.
+_HEADER = threading.Lock()
+
+
+class BadPicture(Exception):
+    """A file that is no usable picture; the message is a reason for the quarantine."""
+
+
+@dataclass(frozen=True)
+class PictureFacts:
+    """What a manifest keeps of a picture: the digest of its file and its size in pixels as shown."""
+
+    sha256: str
+    width: int
+    height: int
+
+
+class Pictures:
+    """The pictures of one set, opened by locator. Safe for several threads."""
+
+    def __init__(self, manifest_folder: Path, root: Path) -> None:
+        """`manifest_folder` holds the set's tars, `root` is the folder that `root:` locators are relative to."""
+        self._folder = manifest_folder
+        self._root = root
+        self._tars: dict[str, _Tar] = {}
+
+    def load(self, locator: str) -> Image.Image:
+        """The picture as RGB, turned as its EXIF says, transparency over white.
+
+        Raises ArtifactError when it is missing or damaged, InputError when its path leaves the root.
+        """
+        try:
+            return decode(io.BytesIO(self.read(locator)), max_pixels=None)
+        except BadPicture as error:
+            raise ArtifactError(
+                f"{locator}: {error}; run `gapbridge ingest` again"
+            ) from error
+
+    def read(self, locator: str) -> bytes:
+        """The bytes of the picture's file.
+
+        Raises ArtifactError when it is missing, InputError when its path leaves the root.
+        """
+        scheme, _, rest = locator.partition(":")
+        try:
+            if scheme == "root":
+                return artifacts.inside(self._root, rest).read_bytes()
+            archive, _, member = rest.partition("#")
+            return self._tar(archive).read(member)
+        except (OSError, KeyError, tarfile.TarError) as error:
+            raise ArtifactError(
+                f"{locator}: cannot be read; run `gapbridge ingest` again"
+            ) from error
+
+    def _tar(self, name: str) -> "_Tar":
+        return self._tars.setdefault(name, _Tar(artifacts.inside(self._folder, name)))
+
+
+class _Tar:
+    """Random access to the members of an uncompressed tar; reads do not move a shared file position."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @cached_property
+    def _spans(self) -> dict[str, tuple[int, int]]:
+        with tarfile.open(self._path, "r:") as archive:
+            return {
+                member.name: (member.offset_data, member.size) for member in archive
+            }
+
+    @cached_property
+    def _handle(self) -> BinaryIO:
+        return self._path.open("rb")
+
+    def read(self, member: str) -> bytes:
+        offset, size = self._spans[member]
+        return os.pread(self._handle.fileno(), size, offset)
+
+
+def inspect(path: Path, max_pixels: int) -> PictureFacts:
+    """Decode the picture at `path` once, whole.
+
+    Raises BadPicture with the reason when it has more than `max_pixels` pixels (seen before decoding), is
+    damaged, truncated, or no picture at all.
+    """
+    try:
+        with path.open("rb") as handle:
+            shown = decode(handle, max_pixels)
+            handle.seek(0)
+            return PictureFacts(
+                hashlib.file_digest(handle, "sha256").hexdigest(),
+                shown.width,
+                shown.height,
+            )
+    except FileNotFoundError as error:
+        raise BadPicture("the picture's file is missing") from error
+    except OSError as error:
+        raise BadPicture("the picture's file cannot be read") from error
+
+
+def decode(handle: BinaryIO, max_pixels: int | None) -> Image.Image:
+    """The picture in `handle` as RGB, turned as its EXIF says, transparency over white; its first frame if it moves.
+
+    Raises BadPicture with the reason.
+    """
+    with _HEADER, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        picture = _opened(handle)
+    if max_pixels is not None and picture.width * picture.height > max_pixels:
+        raise BadPicture(f"more than {max_pixels} pixels (ingest.max_image_pixels)")
+    if picture.mode not in _EIGHT_BIT_MODES:
+        raise BadPicture(f"pixels of mode {picture.mode}, not of 8 bits a channel")
+    try:
+        return _flat(ImageOps.exif_transpose(picture))
+    except _DAMAGED as error:
+        raise BadPicture("the picture is truncated or damaged") from error
+
+
+def _opened(handle: BinaryIO) -> Image.Image:
+    try:
+        return Image.open(handle, formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise BadPicture(
+            "a picture so large that Pillow takes it for a decompression bomb"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise BadPicture("not a picture in a known format") from error
+    except _DAMAGED as error:
+        raise BadPicture("the picture is truncated or damaged") from error
+
+
+def _flat(picture: Image.Image) -> Image.Image:
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    layer = picture.convert("RGBA")
+    white = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(white, layer).convert("RGB")
