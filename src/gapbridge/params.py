@@ -221,6 +221,14 @@ def load_params(path: Path) -> Params:
         raise InputError(f"{path}: missing; write it with `gapbridge profile default`") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    return check_params(content, path)
+
+
+def check_params(content: Any, path: Path) -> Params:
+    """`content`, as read from the YAML file `path`, checked.
+
+    Raises InputError naming the first wrong key, its value and what it may be.
+    """
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold one section a stage; write it with `gapbridge profile default`")
     try:

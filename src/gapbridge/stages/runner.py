@@ -20,12 +20,8 @@ import yaml
 from gapbridge import artifacts
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.params import Params, load_params
+from gapbridge.stages import EMBED_SETS, STAGES
 from gapbridge.tracking import Tracker, open_tracker
-
-STAGES = (
-    "sources", "ingest", "encoder", "llm", "embed", "realign", "geometry", "pretrain", "instruct", "evaluate", "report",
-)  # fmt: skip
-EMBED_SETS = ("texts", "images", "instruct", "benchmark", "probe")
 
 
 @dataclass(frozen=True)
@@ -70,8 +66,8 @@ def run_stage(name: str, item: str | None = None, workspace: Path | None = None)
     Raises GapbridgeError for what a user can mend; nothing half-written is left behind then.
     """
     workspace = (workspace or Path.cwd()).resolve()
-    if (name == "embed") != (item in EMBED_SETS):
-        raise InputError(f"gapbridge embed takes one of {', '.join(EMBED_SETS)}; the other stages take nothing")
+    if name not in STAGES or (name == "embed") != (item in EMBED_SETS):
+        raise InputError(f"no stage {name} {item or ''}: embed takes one of {', '.join(EMBED_SETS)}, others take nothing")
     params = load_params(workspace / "params.yaml")
     declared = _declaration(workspace, name, item)
     inputs = {dep: artifacts.dvc_digest(workspace / dep) for dep in declared.data if (workspace / dep).exists()}
@@ -92,7 +88,6 @@ def run_stage(name: str, item: str | None = None, workspace: Path | None = None)
         metrics = run(StageRun(name, item, params, workspace, out, scratch, tracker))
         artifacts.write_json(_metrics_path(workspace, name, item), metrics)
         tracker.finish(out, metrics)
-    shutil.rmtree(scratch, ignore_errors=True)
     return metrics
 
 
@@ -138,3 +133,5 @@ def _scratch(label: str, params: dict[str, Any], inputs: dict[str, str]) -> Iter
         fcntl.flock(lock, fcntl.LOCK_EX)
         folder.mkdir(exist_ok=True)
         yield folder
+        # Only after a good end, and before the lock goes: the next process starts on an empty folder.
+        shutil.rmtree(folder)
