@@ -26,9 +26,7 @@ class BadRow:
     reason: str
 
 
-def write_manifest(
-    folder: Path, kind: str, records: list[dict[str, Any]], bad: Sequence[BadRow]
-) -> dict[str, Any]:
+def write_manifest(folder: Path, kind: str, records: list[dict[str, Any]], bad: Sequence[BadRow]) -> dict[str, Any]:
     """Write the three files of one set into `folder` and return the content of `ingest.json`.
 
     Raises ArtifactError when the records do not fit the schema of `kind`.
@@ -60,9 +58,7 @@ def write_quarantine(path: Path, bad: Sequence[BadRow]) -> None:
         "reason": polars.String,
     }
     rows = [asdict(row) for row in bad]
-    DataFrame(rows, schema=schema, orient="row").rename(
-        {"place": "where"}
-    ).write_parquet(path)
+    DataFrame(rows, schema=schema, orient="row").rename({"place": "where"}).write_parquet(path)
 
 
 def read_manifest(folder: Path) -> DataFrame:
@@ -71,24 +67,15 @@ def read_manifest(folder: Path) -> DataFrame:
     Raises ArtifactError when the folder is incomplete, of another format version, or damaged.
     """
     summary = artifacts.read_json(folder / "ingest.json")
-    if (
-        summary.get("format_version") != FORMAT_VERSION
-        or summary.get("kind") not in SCHEMAS
-    ):
-        raise ArtifactError(
-            f"{folder}/ingest.json: not of format {FORMAT_VERSION}; run `gapbridge ingest` again"
-        )
+    if summary.get("format_version") != FORMAT_VERSION or summary.get("kind") not in SCHEMAS:
+        raise ArtifactError(f"{folder}/ingest.json: not of format {FORMAT_VERSION}; run `gapbridge ingest` again")
     path = folder / "manifest.parquet"
     try:
         frame = polars.read_parquet(path)
     except (OSError, polars.exceptions.PolarsError) as error:
-        raise ArtifactError(
-            f"{path}: not a table ({_one_line(error)}); run `gapbridge ingest` again"
-        ) from error
+        raise ArtifactError(f"{path}: not a table ({_one_line(error)}); run `gapbridge ingest` again") from error
     if frame.height != summary["rows"]:
-        raise ArtifactError(
-            f"{path}: {frame.height} rows, ingest.json says {summary['rows']}; run `gapbridge ingest`"
-        )
+        raise ArtifactError(f"{path}: {frame.height} rows, ingest.json says {summary['rows']}; run `gapbridge ingest`")
     return checked(summary["kind"], frame, path)
 
 

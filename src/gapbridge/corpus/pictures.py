@@ -24,9 +24,7 @@ from gapbridge.errors import ArtifactError
 
 # Formats with a decoder in the Pillow wheel itself: none of them starts another program.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-)
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 _EIGHT_BIT_MODES = frozenset(
     {
         "1",
@@ -91,9 +89,7 @@ class Pictures:
         try:
             return decode(io.BytesIO(self.read(locator)), max_pixels=None)
         except BadPicture as error:
-            raise ArtifactError(
-                f"{locator}: {error}; run `gapbridge ingest` again"
-            ) from error
+            raise ArtifactError(f"{locator}: {error}; run `gapbridge ingest` again") from error
 
     def read(self, locator: str) -> bytes:
         """The bytes of the picture's file.
@@ -107,9 +103,7 @@ class Pictures:
             archive, _, member = rest.partition("#")
             return self._tar(archive).read(member)
         except (OSError, KeyError, tarfile.TarError) as error:
-            raise ArtifactError(
-                f"{locator}: cannot be read; run `gapbridge ingest` again"
-            ) from error
+            raise ArtifactError(f"{locator}: cannot be read; run `gapbridge ingest` again") from error
 
     def _tar(self, name: str) -> "_Tar":
         return self._tars.setdefault(name, _Tar(artifacts.inside(self._folder, name)))
@@ -124,9 +118,7 @@ class _Tar:
     @cached_property
     def _spans(self) -> dict[str, tuple[int, int]]:
         with tarfile.open(self._path, "r:") as archive:
-            return {
-                member.name: (member.offset_data, member.size) for member in archive
-            }
+            return {member.name: (member.offset_data, member.size) for member in archive}
 
     @cached_property
     def _handle(self) -> BinaryIO:
@@ -180,9 +172,7 @@ def _opened(handle: BinaryIO) -> Image.Image:
     try:
         return Image.open(handle, formats=_FORMATS)
     except Image.DecompressionBombError as error:
-        raise BadPicture(
-            "a picture so large that Pillow takes it for a decompression bomb"
-        ) from error
+        raise BadPicture("a picture so large that Pillow takes it for a decompression bomb") from error
     except UnidentifiedImageError as error:
         raise BadPicture("not a picture in a known format") from error
     except _DAMAGED as error:

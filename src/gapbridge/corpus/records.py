@@ -104,18 +104,13 @@ SETS: dict[str, str] = {
 }
 """The kind of record that each set holds."""
 
-PICTURED = frozenset(
-    kind for kind, schema in SCHEMAS.items() if issubclass(schema, Pictured)
-)
+PICTURED = frozenset(kind for kind, schema in SCHEMAS.items() if issubclass(schema, Pictured))
 """The kinds whose records have a picture."""
 
 
 def columns(kind: str) -> dict[str, polars.DataType]:
     """Column names and polars types of the records of `kind`, in order."""
-    return {
-        name: column.dtype.type
-        for name, column in SCHEMAS[kind].to_schema().columns.items()
-    }
+    return {name: column.dtype.type for name, column in SCHEMAS[kind].to_schema().columns.items()}
 
 
 def table(kind: str, records: list[dict[str, Any]]) -> DataFrame:
@@ -123,9 +118,7 @@ def table(kind: str, records: list[dict[str, Any]]) -> DataFrame:
 
     Raises ArtifactError when the records do not fit the schema of `kind`.
     """
-    return checked(
-        kind, DataFrame(records, schema=columns(kind), orient="row").sort("id"), kind
-    )
+    return checked(kind, DataFrame(records, schema=columns(kind), orient="row").sort("id"), kind)
 
 
 def checked(kind: str, frame: DataFrame, place: object) -> DataFrame:
@@ -138,6 +131,4 @@ def checked(kind: str, frame: DataFrame, place: object) -> DataFrame:
     except pandera.errors.SchemaErrors as error:
         first = error.failure_cases.row(0, named=True)
         what = f"column {first['column']}, check {first['check']}, value {first['failure_case']!r}"
-        raise ArtifactError(
-            f"{place}: not records of kind {kind} ({what}); run `gapbridge ingest` again"
-        ) from error
+        raise ArtifactError(f"{place}: not records of kind {kind} ({what}); run `gapbridge ingest` again") from error

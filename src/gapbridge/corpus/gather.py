@@ -1,0 +1,111 @@
+"""From a user's files to checked records: read, refuse second uses of an id, look into every picture once."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from gapbridge.corpus import folder, jsonl, llava, pope
+from gapbridge.corpus.manifest import BadRow
+from gapbridge.corpus.origin import Draft, Origin, Reader
+from gapbridge.corpus.pictures import BadPicture, PictureFacts, inspect
+from gapbridge.corpus.records import PICTURED
+from gapbridge.errors import InputError
+
+READERS: dict[str, tuple[Reader, frozenset[str]]] = {
+    "jsonl": (jsonl.read, frozenset({"text", "language"})),
+    "folder": (folder.read, frozenset({"image"})),
+    "llava": (llava.read, frozenset({"text", "image", "pair", "language", "dialogue"})),
+    "pope": (pope.read, frozenset({"question"})),
+}
+"""Each format's reader and the kinds of record that it gives."""
+
+_BATCH_ROWS = 1024
+
+
+def gather(
+    origin: Origin, file_format: str, kind: str, max_pixels: int, threads: int = 2
+) -> tuple[list[dict[str, Any]], list[BadRow]]:
+    """All good records of one source and all bad rows, in the order of the source.
+
+    `max_pixels` bounds width × height of a picture. Raises InputError when the source as a whole cannot be read or
+    the format does not give records of `kind`.
+    """
+    reader, kinds = READERS[file_format]
+    if kind not in kinds:
+        fitting = " or ".join(sorted(name for name, (_, gives) in READERS.items() if kind in gives))
+        raise InputError(f"sources.{origin.set_name}.format: {file_format} gives no {kind} records; use {fitting}")
+    drafts = _first_uses(origin, reader(origin, kind))
+    if kind in PICTURED:
+        drafts = _with_pictures(origin, drafts, max_pixels, threads)
+    records: list[dict[str, Any]] = []
+    bad: list[BadRow] = []
+    for row in tqdm(drafts, desc=f"ingest {origin.set_name}", unit=" rows", mininterval=1):
+        if isinstance(row, BadRow):
+            bad.append(row)
+        else:
+            records.append(row.record)
+    return records, bad
+
+
+def stop_if_too_bad(set_name: str, good: int, bad: list[BadRow], max_bad_fraction: float, table: Path) -> None:
+    """Raise InputError when more than `max_bad_fraction` of the rows are bad.
+
+    Its line says the commonest reason, the first place where it stands, the counts, and the quarantine `table`.
+    """
+    rows = good + len(bad)
+    if not bad or len(bad) <= max_bad_fraction * rows:
+        return
+    reason, count = Counter(row.reason for row in bad).most_common(1)[0]
+    first = next(row.place for row in bad if row.reason == reason)
+    raise InputError(
+        f"{first}: {reason} ({count} such rows; in all {len(bad)} of the {rows} rows of {set_name} are bad and stand"
+        f" in {table}, ingest.max_bad_fraction allows {max_bad_fraction:g})"
+    )
+
+
+def _first_uses(origin: Origin, rows: Iterable[Draft | BadRow]) -> Iterator[Draft | BadRow]:
+    seen: set[str] = set()
+    for row in rows:
+        if isinstance(row, Draft):
+            name = row.record["id"]
+            if name in seen:
+                yield BadRow(origin.path, row.place, name, "the id was used before")
+                continue
+            seen.add(name)
+        yield row
+
+
+def _with_pictures(
+    origin: Origin, rows: Iterator[Draft | BadRow], max_pixels: int, threads: int
+) -> Iterator[Draft | BadRow]:
+    """The rows with the facts of their pictures; each distinct file is decoded once, the order stays."""
+    known: dict[str, PictureFacts | str] = {}
+
+    def look(name: str) -> PictureFacts | str:
+        try:
+            return inspect(origin.root / name, max_pixels)
+        except BadPicture as error:
+            return str(error)
+
+    with ThreadPoolExecutor(threads) as pool:
+        while batch := list(islice(rows, _BATCH_ROWS)):
+            names = {row.picture: None for row in batch if isinstance(row, Draft) and row.picture is not None}
+            unknown = [name for name in names if name not in known]
+            known.update(zip(unknown, pool.map(look, unknown), strict=True))
+            for row in batch:
+                yield row if isinstance(row, BadRow) else _pictured(origin, row, known)
+
+
+def _pictured(origin: Origin, draft: Draft, known: dict[str, PictureFacts | str]) -> Draft | BadRow:
+    if draft.picture is None:
+        raise AssertionError(f"{draft.place}: a record with a picture was drafted without one")
+    facts = known[draft.picture]
+    if isinstance(facts, str):
+        return BadRow(origin.path, draft.place, draft.record["id"], facts)
+    image = {"image": f"root:{draft.picture}", "sha256": facts.sha256, "width": facts.width, "height": facts.height}
+    return Draft(draft.place, {**draft.record, **image}, draft.picture)

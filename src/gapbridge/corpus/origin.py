@@ -1,0 +1,119 @@
+"""What every reader is given and gives: where a set's rows come from, and drafts of records or bad rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from gapbridge import artifacts
+from gapbridge.corpus.manifest import BadRow
+from gapbridge.errors import InputError
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The user's files for one set.
+
+    `path` (a file or folder) and `images` (the folder that image names in the file are relative to) are relative
+    to `root`. `captions` keeps the captions of an images set.
+    """
+
+    set_name: str
+    root: Path
+    path: str
+    images: str | None = None
+    captions: bool = False
+
+    def file(self) -> Path:
+        """The file to read. Raises InputError when there is none, or when it lies outside the root."""
+        found = artifacts.inside(self.root, self.path)
+        if not found.is_file():
+            raise InputError(f"sources.{self.set_name}.path: {self.path} is no file in {self.root}")
+        return found
+
+    def folder(self) -> Path:
+        """The folder to read. Raises InputError when there is none, or when it lies outside the root."""
+        found = artifacts.inside(self.root, self.path)
+        if not found.is_dir():
+            raise InputError(f"sources.{self.set_name}.path: {self.path} is no folder in {self.root}")
+        return found
+
+    def picture(self, name: str) -> str:
+        """The path, relative to the root, of the picture that a row calls `name`.
+
+        Raises BadField when it leaves the pictures' folder, InputError when that folder was never named.
+        """
+        folder = self._pictures
+        try:
+            return self.relative(artifacts.inside(folder, name))
+        except (InputError, ValueError, RuntimeError) as error:  # ValueError: a NUL; RuntimeError: links in a circle
+            raise BadField("the path leaves its root") from error
+
+    @cached_property
+    def _pictures(self) -> Path:
+        if self.images is None:
+            raise InputError(f"sources.{self.set_name}.images: name the folder that the pictures of {self.path} are in")
+        folder = artifacts.inside(self.root, self.images)
+        if not folder.is_dir():
+            raise InputError(f"sources.{self.set_name}.images: {self.images} is no folder in {self.root}")
+        return folder
+
+    def relative(self, resolved: Path) -> str:
+        """`resolved` relative to the root. Raises ValueError when it lies elsewhere."""
+        return resolved.relative_to(self.root.resolve()).as_posix()
+
+
+class BadField(Exception):
+    """A row that cannot become a record; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A record whose picture, if any, is still unchecked: `picture` is its path relative to the root."""
+
+    place: str
+    record: dict[str, Any]
+    picture: str | None = None
+
+
+class Reader(Protocol):
+    """One format. Rows come in the order of the file or of the sorted names."""
+
+    def __call__(self, origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
+        """Drafts of records of `kind`, and the rows that can be none.
+
+        Raises InputError when the source as a whole cannot be read.
+        """
+
+
+def identified(row: dict[str, Any], key: str = "id") -> str:
+    """The id in `row`; integers count as text. Raises BadField."""
+    if key not in row:
+        raise BadField(f'"{key}" is missing')
+    value = row[key]
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    return _words(value, key)
+
+
+def words(row: dict[str, Any], key: str) -> str:
+    """The text under `key`, without the spaces around it. Raises BadField when missing, empty or no text."""
+    if key not in row:
+        raise BadField(f'"{key}" is missing')
+    return _words(row[key], key)
+
+
+def optional_words(row: dict[str, Any], key: str) -> str | None:
+    """As `words`, but None when the key is missing or null."""
+    return None if row.get(key) is None else words(row, key)
+
+
+def _words(value: object, key: str) -> str:
+    if not isinstance(value, str):
+        raise BadField(f'"{key}" is not a text')
+    if not value.strip():
+        raise BadField(f'"{key}" is empty')
+    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise BadField(f'"{key}" holds half a surrogate pair')
+    return value.strip()
