@@ -74,20 +74,17 @@ def run_stage(name: str, item: str | None = None, workspace: Path | None = None)
     sections = {key: getattr(params, key) for key in declared.params}
     recorded = {key: s.model_dump() if hasattr(s, "model_dump") else s for key, s in sections.items()}
     label = name if item is None else f"{name}@{item}"
-    if declared.folders == 1:
-        target = workspace / "artifacts" / name / (item or "")
-    else:
-        target = workspace / "artifacts" / name
-    module = import_module(f"gapbridge.stages.{name}")
-    run: Callable[[StageRun], dict[str, Any]] = module.run
+    target = workspace.joinpath("artifacts", name, *([item] if item else []))
+    code = {dep: _code_digest(workspace / dep) for dep in declared.code}
+    run: Callable[[StageRun], dict[str, Any]] = import_module(f"gapbridge.stages.{name}").run
     with (
-        _scratch(label, recorded, inputs) as scratch,
-        artifacts.fresh_folder(target) as out,
-        open_tracker(workspace, label, recorded, inputs) as tracker,
+        _scratch(label, recorded, inputs | code) as scratch,
+        open_tracker(workspace, label, recorded, inputs, only_news=declared.runs_always) as tracker,
     ):
-        metrics = run(StageRun(name, item, params, workspace, out, scratch, tracker))
+        with artifacts.fresh_folder(target) as out:
+            metrics = run(StageRun(name, item, params, workspace, out, scratch, tracker))
         artifacts.write_json(_metrics_path(workspace, name, item), metrics)
-        tracker.finish(out, metrics)
+        tracker.finish({out: workspace / out for out in declared.outs}, metrics)
     return metrics
 
 
@@ -101,21 +98,33 @@ def die_with_parent() -> None:
 @dataclass(frozen=True)
 class _Declaration:
     data: tuple[str, ...]
+    code: tuple[str, ...]
     params: tuple[str, ...]
-    folders: int
+    outs: tuple[str, ...]
+    runs_always: bool
 
 
 def _declaration(workspace: Path, name: str, item: str | None) -> _Declaration:
-    """What dvc.yaml says of a stage: its data dependencies (not its code) and its params."""
+    """What dvc.yaml says of a stage; of its dependencies, those under src/ are its code."""
     path = workspace / "dvc.yaml"
     try:
         stage = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"][name]
     except (FileNotFoundError, KeyError, TypeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: does not declare the stage {name}; run inside a gapbridge checkout") from error
     stage = stage.get("do", stage)
-    deps = [dep.replace("${item}", item or "") for dep in stage.get("deps", [])]
-    data = tuple(dep for dep in deps if not dep.startswith("src/"))
-    return _Declaration(data, tuple(stage.get("params", [])), len(stage["outs"]))
+    deps, outs = (
+        tuple(path.replace("${item}", item or "") for path in stage.get(key, [])) for key in ("deps", "outs")
+    )
+    code = tuple(dep for dep in deps if dep.startswith("src/"))
+    data = tuple(dep for dep in deps if dep not in code)
+    return _Declaration(data, code, tuple(stage.get("params", [])), outs, stage.get("always_changed", False))
+
+
+def _code_digest(path: Path) -> str:
+    """One digest of the Python files at or under `path`, so that unfinished work of older code is not gone on with."""
+    files = [path] if path.is_file() else sorted(path.rglob("*.py"))
+    listing = [[file.name, artifacts.file_digest(file)] for file in files]
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
 
 def _metrics_path(workspace: Path, name: str, item: str | None) -> Path:
