@@ -26,7 +26,7 @@ def test_a_word_is_the_same_token_at_the_start_after_a_space_and_after_a_marker_
     assert chat("<user>what color<assistant>")["input_ids"][1:-1] == first
 
 
-@pytest.mark.parametrize("text", ["zygote", "Ωmega 七 🙂", "naïve, really?!", "tab\there"])
+@pytest.mark.parametrize("text", ["zygote", "Ωmega 七 🙂", "naïve, really?!", "tab\there", "two\n\nlines"])
 def test_unknown_words_are_never_lost(chat, text):
     assert chat.decode(chat(text)["input_ids"]) == text
 

@@ -23,7 +23,7 @@ IMAGE_TOKEN = "<image>"
 
 _LATER_TOKENS = (BOS_TOKEN, USER_TOKEN, ASSISTANT_TOKEN, IMAGE_TOKEN, EOS_TOKEN)
 _BYTES = 256
-MIN_VOCABULARY_SIZE = _BYTES + 1 + len(_LATER_TOKENS)
+MIN_VOCABULARY_SIZE = _BYTES + 2 + len(_LATER_TOKENS)
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
@@ -47,19 +47,19 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int, chat: bool = Tru
     """
     if vocabulary_size < MIN_VOCABULARY_SIZE:
         raise InputError(f"vocabulary_size {vocabulary_size}: bytes and markers need at least {MIN_VOCABULARY_SIZE}")
-    backend = _train_pieces(texts, vocabulary_size - len(_LATER_TOKENS))
+    backend = _train_pieces(texts, vocabulary_size - len(_LATER_TOKENS) - 1)
     return _wrap(backend, chat)
 
 
 def _train_pieces(texts: Iterable[str], size: int) -> Any:
-    """Learn the merges; the newline is cut off first, so that the word after it is the same token as elsewhere."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    """Learn the merges, from lines: the newline is a token of its own, so that the word after it is as elsewhere."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(r"\s*\n\s*"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=True)]
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    backend.decoder = decoders.Sequence(
+        [decoders.ByteLevel(), decoders.Replace("\n ", "\n"), decoders.Strip(" ", 1, 0)]
     )
-    backend.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         min_frequency=2,
@@ -67,7 +67,7 @@ def _train_pieces(texts: Iterable[str], size: int) -> Any:
         special_tokens=[PAD_TOKEN],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    ordered = sorted(text for text in texts if text.strip())
+    ordered = sorted(line for text in texts for line in text.split("\n") if line.strip())
     if not ordered:
         raise InputError("a tokenizer needs at least one text; the source holds none")
     backend.train_from_iterator(ordered, trainer)
@@ -76,9 +76,10 @@ def _train_pieces(texts: Iterable[str], size: int) -> Any:
 
 def _wrap(backend: Any, chat: bool) -> Any:
     """Add the markers behind the learned pieces, `<eos>` last, and what each use needs."""
-    from tokenizers import processors
+    from tokenizers import AddedToken, processors
     from transformers import PreTrainedTokenizerFast
 
+    backend.add_tokens([AddedToken("\n", normalized=False)])
     backend.add_special_tokens(list(_LATER_TOKENS))
     if not chat:
         markers = [(token, backend.token_to_id(token)) for token in (BOS_TOKEN, EOS_TOKEN)]

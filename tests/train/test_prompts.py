@@ -1,0 +1,194 @@
+"""Exact ids and masks, quick and slow alike, on our template and on the shapes of three well-known ones."""
+
+import time
+
+import numpy as np
+import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from gapbridge.errors import InputError
+from gapbridge.train.prompts import Dialogue, Prompter
+from gapbridge.train.tokens import IMAGE_TOKEN, train_tokenizer
+
+WORDS = ["a red ring on the left", "is there a red ring", "what color is the ring", "yes", "no", "red", "user", "model"]
+
+LLAMA_LIKE = (
+    "{{ '<|begin|>' }}{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    "{{ '<|head|>system<|/head|>\n\nToday: ' + date_string + '<|eot|>' }}"
+    "{% for m in messages %}{{ '<|head|>' + m['role'] + '<|/head|>\n\n' + m['content'] | trim + '<|eot|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|head|>assistant<|/head|>\n\n' }}{% endif %}"
+)
+CHATML_LIKE = (
+    "{% for m in messages %}{{ '<|im_s|>' + m.role + '\n' + m.content + '<|im_e|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_s|>assistant\n' }}{% endif %}"
+)
+GEMMA_LIKE = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ '<turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' + m['content'] | trim + '</turn>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<turn>model\n' }}{% endif %}"
+)
+THINKING = (
+    "{% for m in messages %}{{ '<|im_s|>' + m.role + '\n' }}"
+    "{% if loop.last and m.role == 'assistant' %}{{ 'yes no ' }}{% endif %}{{ m.content + '<|im_e|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_s|>assistant\n' }}{% endif %}"
+)
+PLAIN = (
+    "{% for m in messages %}{{ ('USER: ' if m.role == 'user' else 'ASSISTANT:\n') + m.content }}"
+    "{{ '</s>' if m.role == 'assistant' else ' ' }}{% endfor %}{% if add_generation_prompt %}ASSISTANT:\n{% endif %}"
+)
+MODERN_SPLIT = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+
+
+def made_by_hand(template: str, markers: list[str], **special):
+    """A byte-level tokenizer with another family's manners: no prefix space, its own markers and no pad token."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(MODERN_SPLIT, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, show_progress=False, initial_alphabet=alphabet)
+    backend.train_from_iterator([*WORDS, "\n\n \n"] * 9, trainer)
+    backend.add_special_tokens([*markers, IMAGE_TOKEN])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **special)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+TOKENIZERS = {
+    "ours": lambda: train_tokenizer(WORDS * 9, 380),
+    "llama": lambda: made_by_hand(LLAMA_LIKE, ["<|begin|>", "<|head|>", "<|/head|>", "<|eot|>"]),
+    "chatml": lambda: made_by_hand(CHATML_LIKE, ["<|im_s|>", "<|im_e|>"], eos_token="<|im_e|>"),
+    "gemma": lambda: made_by_hand(GEMMA_LIKE, ["<b>", "<turn>", "</turn>"], bos_token="<b>"),
+    "thinking": lambda: made_by_hand(THINKING, ["<|im_s|>", "<|im_e|>"]),
+    "plain": lambda: made_by_hand(PLAIN, ["</s>"], eos_token="</s>"),
+}
+DIALOGUES = [
+    Dialogue((("is there a red ring", "yes"),), context="a red ring on the left"),
+    Dialogue((("what color is the ring", "  red "), ("is there a ring", "yes")), visual_tokens=3),
+    Dialogue((("user", "model"), ("2 + 2 = ?", "4\n\nindeed, 4"), ("naïve 七", "<i> & {x}"))),
+    Dialogue((("is there a red ring", "no"),), context="a red ring on the left\nred, red"),
+]
+
+
+@pytest.fixture(params=sorted(TOKENIZERS))
+def prompter(request):
+    return Prompter(TOKENIZERS[request.param]())
+
+
+def test_quick_and_slow_agree(prompter):
+    many = [Dialogue(d.turns, d.context, d.visual_tokens) for d in DIALOGUES * 30]
+    for dialogue, example in zip(many, prompter.examples(many), strict=True):
+        slow = prompter.by_prefixes(dialogue)
+        assert example.ids.tolist() == slow.ids.tolist()
+        assert example.mask.tolist() == slow.mask.tolist()
+        assert example.mask.any()
+
+
+@pytest.mark.parametrize("name", sorted(set(TOKENIZERS) - {"thinking"}))
+def test_targets_are_the_answers_and_the_token_that_ends_them(name):
+    tokenizer = TOKENIZERS[name]()
+    prompter = Prompter(tokenizer)
+    for dialogue, example in zip(DIALOGUES, prompter.examples(DIALOGUES), strict=True):
+        spans = np.split(example.ids[example.mask], np.flatnonzero(example.ids[example.mask] == prompter.end_id) + 1)
+        assert [span[-1] for span in spans[:-1]] == [prompter.end_id] * len(dialogue.turns)
+        assert [tokenizer.decode(span[:-1]).strip() for span in spans[:-1]] == [a.strip() for _, a in dialogue.turns]
+        assert spans[-1].size == 0
+
+
+def test_ids_of_our_template_are_exactly_these():
+    tokenizer = TOKENIZERS["ours"]()
+    example = Prompter(tokenizer).examples([Dialogue((("is there a ring", "yes"), ("what color", "red")), None, 2)])[0]
+    shown = tokenizer.convert_ids_to_tokens(example.ids.tolist())
+    assert (
+        "".join(shown)
+        == "<bos><user><image><image>\nĠisĠthereĠaĠring<assistant>Ġyes<eos><user>ĠwhatĠcolor<assistant>Ġred<eos>"
+    )
+    assert [token for token, target in zip(shown, example.mask, strict=True) if target] == [
+        "Ġyes",
+        "<eos>",
+        "Ġred",
+        "<eos>",
+    ]
+
+
+def test_a_question_is_asked_with_the_ids_that_training_saw(prompter):
+    dialogue = DIALOGUES[1]
+    example = prompter.examples([dialogue])[0]
+    first, second = (
+        prompter.ask(d, 3, history=h)
+        for d, h in ((dialogue.turns[0][0], ()), (dialogue.turns[1][0], dialogue.turns[:1]))
+    )
+    assert example.ids[: len(first)].tolist() == first
+    assert example.mask[len(first)] and not example.mask[: len(first)].any()
+    assert example.ids[: len(second)].tolist() == second
+
+
+def test_a_context_stands_where_the_picture_would():
+    prompter = Prompter(TOKENIZERS["ours"]())
+    seen, read = (
+        prompter.ask("is there a ring", visual_tokens=6),
+        prompter.ask("is there a ring", context="a red ring on the left"),
+    )
+    assert len(seen) == len(read)
+    assert [one == other for one, other in zip(seen, read, strict=True)] == [True] * 2 + [False] * 6 + [True] * 6
+
+
+def test_the_day_does_not_change_the_ids():
+    assert "26 Jul 2024" in (t := TOKENIZERS["llama"]()).decode(Prompter(t).ask("is there a ring"))
+
+
+def test_nothing_to_learn_is_an_error():
+    prompter = Prompter(TOKENIZERS["ours"]())
+    with pytest.raises(InputError, match="dialogue 1: has no answer"):
+        prompter.examples([DIALOGUES[0], Dialogue(())])
+    with pytest.raises(InputError, match="dialogue 0: has no answer"):
+        prompter.examples([Dialogue((("is there", " "),))])
+
+
+def test_markers_inside_a_text_are_an_error():
+    prompter = Prompter(TOKENIZERS["ours"]())
+    with pytest.raises(InputError, match="dialogue 0: its text holds the marker '<eos>'"):
+        prompter.examples([Dialogue((("is there", "yes <eos> no"),))])
+    with pytest.raises(InputError, match="marker '<image>'"):
+        prompter.ask("is there a <image>")
+
+
+def test_a_tokenizer_without_a_usable_template_is_an_error():
+    tokenizer = TOKENIZERS["ours"]()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
+    with pytest.raises(InputError, match="does not end an answer"):
+        Prompter(tokenizer)
+    tokenizer.chat_template = None
+    with pytest.raises(InputError, match="no chat template"):
+        Prompter(tokenizer)
+
+
+def test_a_template_that_rewrites_the_past_is_an_error():
+    tokenizer = TOKENIZERS["chatml"]()
+    tokenizer.chat_template = "{{ messages | length }}" + CHATML_LIKE
+    with pytest.raises(InputError, match="differently from its beginning"):
+        Prompter(tokenizer).examples([DIALOGUES[1]])
+
+
+def test_an_unknown_image_token_and_two_contexts_are_errors():
+    with pytest.raises(InputError, match="does not know <other>"):
+        Prompter(TOKENIZERS["ours"](), image_token="<other>").ask("yes", visual_tokens=2)
+    with pytest.raises(InputError, match="give one"):
+        Prompter(TOKENIZERS["ours"]()).ask("yes", visual_tokens=2, context="red")
+
+
+def test_fifty_thousand_dialogues_take_seconds():
+    prompter = Prompter(TOKENIZERS["ours"]())
+    many = [
+        Dialogue(tuple((f"is there a {i % 997} {j}", "yes") for j in range(5)), f"red {i % 4001}")
+        for i in range(50_000)
+    ]
+    start = time.process_time()
+    assert len(prompter.examples(many)) == 50_000
+    assert time.process_time() - start < 20
