@@ -1,0 +1,1 @@
+"""Questions about held-out pictures: how answers are asked for, read and scored."""
