@@ -144,7 +144,7 @@ def test_registering_copies_the_model_and_what_made_it(tmp_path: Path) -> None:
     model.mkdir(parents=True)
     (model / "config.json").write_text("{}")
     card = tmp_path / "card.md"
-    with pytest.raises(ArtifactError, match="card.md: missing"):
+    with pytest.raises(ArtifactError, match=r"card\.md: missing"):
         register(tmp_path, "tiny", model, card)
     for path in (card, tmp_path / "dvc.lock", tmp_path / "params.yaml"):
         path.write_text(path.name)

@@ -156,7 +156,9 @@ def wait_for_mirror(mirror: subprocess.Popen[bytes] | None, run_folder: Path) ->
         mirror.wait()
     if mirror.returncode != 0:
         again = f"python -m gapbridge.mirror {run_folder}"
-        logger.warning("warning: MLflow did not take this run (see %s/mirror.log); send it with `%s`", run_folder, again)
+        logger.warning(
+            "warning: MLflow did not take this run (see %s/mirror.log); send it with `%s`", run_folder, again
+        )
 
 
 def _is_old_news(run_folder: Path) -> bool:

@@ -67,7 +67,9 @@ def run_stage(name: str, item: str | None = None, workspace: Path | None = None)
     """
     workspace = (workspace or Path.cwd()).resolve()
     if name not in STAGES or (name == "embed") != (item in EMBED_SETS):
-        raise InputError(f"no stage {name} {item or ''}: embed takes one of {', '.join(EMBED_SETS)}, others take nothing")
+        raise InputError(
+            f"no stage {name} {item or ''}: embed takes one of {', '.join(EMBED_SETS)}, others take nothing"
+        )
     params = load_params(workspace / "params.yaml")
     declared = _declaration(workspace, name, item)
     inputs = {dep: artifacts.dvc_digest(workspace / dep) for dep in declared.data if (workspace / dep).exists()}
@@ -112,9 +114,7 @@ def _declaration(workspace: Path, name: str, item: str | None) -> _Declaration:
     except (FileNotFoundError, KeyError, TypeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: does not declare the stage {name}; run inside a gapbridge checkout") from error
     stage = stage.get("do", stage)
-    deps, outs = (
-        tuple(path.replace("${item}", item or "") for path in stage.get(key, [])) for key in ("deps", "outs")
-    )
+    deps, outs = (tuple(path.replace("${item}", item or "") for path in stage.get(key, [])) for key in ("deps", "outs"))
     code = tuple(dep for dep in deps if dep.startswith("src/"))
     data = tuple(dep for dep in deps if dep not in code)
     return _Declaration(data, code, tuple(stage.get("params", [])), outs, stage.get("always_changed", False))

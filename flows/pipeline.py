@@ -1,0 +1,168 @@
+"""DVC from outside: which stages there are, what each waits for, and running one of them as a process."""
+
+import fcntl
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+QUIET_SECONDS = 10
+STOP_SECONDS = 10
+# What DVC says after every stage to someone new to it.
+_HINTS = ("To track the changes", "git add ", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`",
+          "Updating lock file", "Generating lock file")  # fmt: skip
+_running: set[subprocess.Popen[bytes]] = set()
+
+
+class PipelineError(Exception):
+    """The pipeline itself cannot be read; one line says why."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended: `reason` is its own one-line error when it failed."""
+
+    status: Literal["ran", "cached", "failed"]
+    seconds: float
+    reason: str | None = None
+
+
+def graph(workspace: Path) -> dict[str, set[str]]:
+    """Every stage of dvc.yaml and the stages whose outs it reads; what leads to the longest chain comes first.
+
+    Raises PipelineError when DVC cannot read the pipeline.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(workspace)) as repo:
+            edges = repo.index.graph
+            waits_for = {stage.addressing: {dep.addressing for dep in edges.successors(stage)} for stage in edges.nodes}
+    except DvcException as error:
+        raise PipelineError(f"{workspace}: {' '.join(str(error).split())}") from error
+    return {
+        stage: waits_for[stage] for stage in sorted(waits_for, key=lambda stage: (-_height(waits_for, stage), stage))
+    }
+
+
+def _height(waits_for: dict[str, set[str]], stage: str) -> int:
+    """How many stages stand one after the other behind `stage`."""
+    followers = [name for name, deps in waits_for.items() if stage in deps]
+    return 1 + max((_height(waits_for, follower) for follower in followers), default=-1)
+
+
+def run_stage(workspace: Path, stage: str, on_line: Callable[[str], None]) -> Outcome:
+    """Run `dvc repro -s STAGE`, handing each line of its output to `on_line` as it comes."""
+    started = time.monotonic()
+    lines: list[str] = []
+    with _started([sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage], workspace) as process:
+        for line in _lines(process, stage):
+            lines.append(line)
+            on_line(line)
+    seconds = time.monotonic() - started
+    if process.returncode != 0:
+        return Outcome("failed", seconds, _reason(lines, process.returncode))
+    # Words of DVC 3.67: it has no other way to say what it did (docs/decisions.md).
+    ran = any(line.startswith(f"Running stage '{stage}'") for line in lines)
+    return Outcome("ran" if ran else "cached", seconds)
+
+
+def stop_all() -> None:
+    """End every running stage with all that it started: asked first, then killed."""
+    for process in list(_running):
+        _signal_group(process, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in list(_running):
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            _signal_group(process, signal.SIGKILL)
+
+
+@contextmanager
+def workspace_lock(workspace: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Hold the workspace for one flow run; another one waits here, saying so."""
+    path = workspace / ".dvc" / "tmp" / "flow.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait(f"another run holds {workspace}; waiting for it to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def summary(workspace: Path) -> str:
+    """What `gapbridge summary` prints; its error message where there is nothing to sum up."""
+    done = subprocess.run(
+        ["gapbridge", "summary"], cwd=workspace, env=_environment(), capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or done.stderr.strip()
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with its Python's programs first and progress bars that suit a log."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    progress = {"TQDM_MININTERVAL": "3", "TQDM_MAXINTERVAL": "3", "TQDM_NCOLS": "90", "TQDM_ASCII": "1"}
+    return progress | dict(os.environ) | {"PATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+@contextmanager
+def _started(command: list[str], workspace: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The process in a group of its own, so that a signal to it reaches everything that it starts."""
+    with subprocess.Popen(
+        command, cwd=workspace, env=_environment(), start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        _running.add(process)
+        try:
+            yield process
+        except BaseException:
+            _signal_group(process, signal.SIGKILL)
+            raise
+        finally:
+            process.wait()
+            _running.discard(process)
+
+
+def _lines(process: subprocess.Popen[bytes], stage: str) -> Iterator[str]:
+    """Lines as they come, where a progress bar's carriage return ends one too; a sign of life when none comes."""
+    assert process.stdout is not None
+    started, rest = time.monotonic(), b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while True:
+            if not selector.select(QUIET_SECONDS):
+                yield f"{stage}: at work for {time.monotonic() - started:.0f} s"
+                continue
+            chunk = os.read(process.stdout.fileno(), 1 << 16)
+            *whole, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
+            if not chunk:
+                whole.append(rest)
+            lines = (raw.decode(errors="replace").strip() for raw in whole)
+            yield from (line for line in lines if line and not line.startswith(_HINTS))
+            if not chunk:
+                return
+
+
+def _reason(lines: list[str], returncode: int) -> str:
+    """The stage's own error, or DVC's, or the last thing said."""
+    for mark in ("error: ", "ERROR: "):
+        for line in reversed(lines):
+            if line.startswith(mark):
+                return line.removeprefix(mark)
+    return lines[-1] if lines else f"ended with status {returncode}"
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, number)

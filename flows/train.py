@@ -1,0 +1,117 @@
+"""The flow `train`: one task a stage, in the order of DVC's graph, two at a time. `python -m flows.train` runs it."""
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture, as_completed
+from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import pipeline
+
+WORKERS = 2
+
+
+@task(task_run_name="{stage}", persist_result=True, result_serializer="json")
+def run(stage: str, workspace: str) -> State[Any]:
+    """One stage, by DVC; Cached when nothing that it depends on has changed."""
+    outcome = pipeline.run_stage(Path(workspace), stage, get_run_logger().info)
+    result = {"stage": stage, "status": outcome.status, "seconds": round(outcome.seconds, 1)}
+    if outcome.status == "failed":
+        return Failed(message=outcome.reason)
+    return Completed(name="Cached" if outcome.status == "cached" else "Completed", data=result)
+
+
+@flow(
+    name="train",
+    task_runner=ThreadPoolTaskRunner(max_workers=WORKERS),
+    persist_result=True,
+    result_serializer="json",
+    validate_parameters=True,
+)
+def train(workspace: str = ".") -> Any:
+    """Bring every stage of the workspace's dvc.yaml up to date.
+
+    Ends Failed with the stage's own error when one fails; what depends on it is not run then.
+    """
+    folder = Path(workspace).resolve()
+    try:
+        with pipeline.workspace_lock(folder, get_run_logger().info):
+            states = _run_all(folder)
+            table = pipeline.summary(folder)
+    except pipeline.PipelineError as error:
+        return Failed(message=str(error))
+    finally:
+        pipeline.stop_all()
+    failed = {stage: state.message for stage, state in states.items() if not state.is_completed()}
+    _show(states, table if not failed else "")
+    if failed:
+        return Failed(message="; ".join(f"{stage}: {message}" for stage, message in failed.items()))
+    print(f"\n{table}", flush=True)
+    return {stage: state.name for stage, state in states.items()}
+
+
+def _run_all(workspace: Path) -> dict[str, State[Any]]:
+    """Every stage's final state. A stage starts when all it waits for is done; after a failure nothing starts."""
+    waiting = pipeline.graph(workspace)
+    futures: dict[str, PrefectFuture[Any]] = {}
+    states: dict[str, State[Any]] = {}
+    while waiting or len(states) < len(futures):
+        failed = any(not state.is_completed() for state in states.values())
+        ready = [] if failed else [stage for stage, deps in waiting.items() if deps <= states.keys()]
+        for stage in ready[: WORKERS - (len(futures) - len(states))]:
+            upstream = [futures[dep] for dep in waiting.pop(stage)]
+            futures[stage] = run.submit(stage, str(workspace), wait_for=upstream)
+        running = {future: stage for stage, future in futures.items() if stage not in states}
+        if not running:
+            break
+        done = next(as_completed(list(running)))
+        done.wait()
+        states[running[done]] = done.state
+    return states
+
+
+def _show(states: dict[str, State[Any]], table: str) -> None:
+    """The summary artefact of this flow run."""
+    rows = "\n".join(f"| {stage} | {state.name} | {state.message or ''} |" for stage, state in states.items())
+    markdown = f"| stage | state | message |\n| --- | --- | --- |\n{rows}\n\n```\n{table}\n```\n"
+    create_markdown_artifact(markdown, key="summary", description="What ran, and what came out")
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _without_empty_traceback(record: logging.LogRecord) -> bool:
+    """Prefect logs a returned Failed state as if an exception were there; nobody needs to read "NoneType: None"."""
+    if record.exc_info and record.exc_info[0] is None:
+        record.exc_info = None
+    return True
+
+
+logging.getLogger("prefect.task_runs").addFilter(_without_empty_traceback)
+
+
+def main() -> int:
+    """Run the flow here; 0 when every stage is up to date, 1 when one failed, 130 when stopped."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        state = train(workspace=str(Path.cwd()), return_state=True)
+    except KeyboardInterrupt:
+        print("stopped; the next run goes on from here", file=sys.stderr)
+        return 130
+    if not state.is_completed():
+        print(f"error: {state.message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
