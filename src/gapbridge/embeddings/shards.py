@@ -1,0 +1,213 @@
+"""Vectors on disk: a folder of float16 matrices with their ids, sealed by an index that is written last.
+
+`emb_00000.npy` (n, d) float16 unit rows, `ids_00000.parquet` (columns id, group_id), `index.json`.
+Shapes: `n` rows, `d` width, `b` rows of one batch.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars
+
+from gapbridge import artifacts
+from gapbridge.errors import ArtifactError
+
+FORMAT_VERSION = 1
+DTYPE = np.dtype("<f2")
+INDEX_FILE = "index.json"
+
+Batch = tuple[Sequence[str], np.ndarray]
+"""Ids (b,) and their rows (b, d)."""
+
+
+def write_shards(
+    folder: Path, batches: Iterable[Batch], fingerprint: str, shard_rows: int, groups: Sequence[str] | None = None
+) -> "Shards":
+    """Write batches of ids and unit rows in their order, `shard_rows` rows a shard; returns them opened.
+
+    `groups` names the group of every row (n,) over all batches; None means that each row is its own group.
+    Raises ArtifactError where a row holds NaN, an id repeats, or widths differ.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    entries, width, first_row, seen = [], None, 0, set()
+    for ids, rows in _regroup(batches, shard_rows):
+        width = width or rows.shape[1]
+        _check(folder, ids, rows, width, seen)
+        own_groups = ids if groups is None else groups[first_row : first_row + len(ids)]
+        entries.append(_write_one(folder, len(entries), ids, own_groups, rows))
+        first_row += len(ids)
+    if width is None or (groups is not None and len(groups) != first_row):
+        raise ArtifactError(f"{folder}: {first_row} vectors for {len(groups or [])} records; embed again")
+    artifacts.write_json(
+        folder / INDEX_FILE,
+        {
+            "format_version": FORMAT_VERSION,
+            "rows": first_row,
+            "width": width,
+            "dtype": DTYPE.name,
+            "fingerprint": fingerprint,
+            "shards": entries,
+        },
+    )
+    return Shards.open(folder)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A folder of vectors that is whole: how many, how wide, of which encoder."""
+
+    folder: Path
+    rows: int
+    width: int
+    fingerprint: str
+    counts: tuple[int, ...]
+    """Rows of each shard."""
+    digests: tuple[str, ...]
+    """sha256 of each shard's matrix, then of each shard's ids."""
+
+    @classmethod
+    def open(cls, folder: Path, fingerprint: str | None = None, width: int | None = None) -> "Shards":
+        """Read the index of `folder` and check the shards' shapes against it.
+
+        Raises ArtifactError where it is missing, damaged, or of another encoder (`fingerprint`) or `width`.
+        """
+        path = folder / INDEX_FILE
+        index = artifacts.read_json(path)
+        try:
+            if index["format_version"] != FORMAT_VERSION or index["dtype"] != DTYPE.name:
+                raise ArtifactError(f"{path}: format {index['format_version']} {index['dtype']} is unknown; embed again")
+            entries = index["shards"]
+            digests = [entry["emb_sha256"] for entry in entries] + [entry["ids_sha256"] for entry in entries]
+            counts = tuple(int(entry["rows"]) for entry in entries)
+            shards = cls(folder, index["rows"], index["width"], index["fingerprint"], counts, tuple(digests))
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(f"{path}: damaged ({error}); embed again") from error
+        shards.require(fingerprint, width)
+        if any(shards._matrix(i).shape != (count, shards.width) for i, count in enumerate(counts)):
+            raise ArtifactError(f"{folder}: shards do not have the shape that index.json states; embed again")
+        return shards
+
+    def require(self, fingerprint: str | None = None, width: int | None = None) -> None:
+        """Raise ArtifactError unless these vectors come from that encoder and have that width."""
+        if width is not None and width != self.width:
+            raise ArtifactError(f"{self.folder}: width {self.width}, expected {width}; embed again")
+        if fingerprint is not None and fingerprint != self.fingerprint:
+            raise ArtifactError(f"{self.folder}: of encoder {self.fingerprint}, expected {fingerprint}; embed again")
+
+    def verify(self) -> None:
+        """Read every byte and raise ArtifactError where a digest is not the index's."""
+        names = [_names(i)[kind] for kind in (0, 1) for i in range(len(self.counts))]
+        for name, digest in zip(names, self.digests, strict=True):
+            if artifacts.file_digest(self.folder / name) != digest:
+                raise ArtifactError(f"{self.folder / name}: not the bytes that were written; embed again")
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the rows, (n,)."""
+        return self._table["id"].to_list()
+
+    @property
+    def groups(self) -> list[str]:
+        """Group of every row, (n,)."""
+        return self._table["group_id"].to_list()
+
+    def batches(self, batch_rows: int) -> Iterator[Batch]:
+        """Ids and float32 rows (b, d), at most `batch_rows` at a time, in order; no more than that is in memory."""
+        ids, start = self.ids, 0
+        for number, count in enumerate(self.counts):
+            with (self.folder / _names(number)[0]).open("rb") as handle:
+                handle.seek(self._matrix(number).offset)
+                for first in range(0, count, batch_rows):
+                    size = min(batch_rows, count - first)
+                    flat = np.fromfile(handle, dtype=DTYPE, count=size * self.width)
+                    yield ids[start : start + size], flat.reshape(size, self.width).astype(np.float32)
+                    start += size
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """float32 rows (len(indices), d) at those places, in that order. Raises IndexError outside 0 ≤ i < n."""
+        places = np.asarray(indices, dtype=np.int64)
+        if len(places) and (places.min() < 0 or places.max() >= self.rows):
+            raise IndexError(f"{self.folder}: rows 0 to {self.rows - 1}, asked for {places.min()} to {places.max()}")
+        result = np.empty((len(places), self.width), dtype=np.float32)
+        first = 0
+        for number, count in enumerate(self.counts):
+            here = np.flatnonzero((places >= first) & (places < first + count))
+            if len(here):
+                result[here] = self._matrix(number)[places[here] - first]
+            first += count
+        return result
+
+    def places(self, ids: Sequence[str]) -> np.ndarray:
+        """Where those ids stand, (len(ids),). Raises ArtifactError naming the first id without a vector."""
+        place = {row_id: i for i, row_id in enumerate(self.ids)}
+        missing = next((row_id for row_id in ids if row_id not in place), None)
+        if missing is not None:
+            raise ArtifactError(f"{self.folder}: no vector of record {missing!r}; embed again")
+        return np.fromiter((place[row_id] for row_id in ids), dtype=np.int64, count=len(ids))
+
+    @cached_property
+    def _table(self) -> polars.DataFrame:
+        try:
+            parts = [polars.read_parquet(self.folder / _names(i)[1]) for i in range(len(self.counts))]
+            return polars.concat(parts).select("id", "group_id")
+        except (FileNotFoundError, polars.exceptions.PolarsError) as error:
+            raise ArtifactError(f"{self.folder}: ids cannot be read ({error}); embed again") from error
+
+    def _matrix(self, number: int) -> np.memmap:
+        path = self.folder / _names(number)[0]
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{path}: cannot be read ({error}); embed again") from error
+
+
+def _names(number: int) -> tuple[str, str]:
+    return f"emb_{number:05d}.npy", f"ids_{number:05d}.parquet"
+
+
+def _regroup(batches: Iterable[Batch], shard_rows: int) -> Iterator[tuple[list[str], np.ndarray]]:
+    """The same rows in pieces of `shard_rows`, whatever the batches were."""
+    ids: list[str] = []
+    parts: list[np.ndarray] = []
+    for batch_ids, rows in batches:
+        if len(batch_ids) != len(rows):
+            raise ValueError(f"{len(batch_ids)} ids for {len(rows)} rows")
+        while len(ids) + len(batch_ids) >= shard_rows:
+            cut = shard_rows - len(ids)
+            yield [*ids, *batch_ids[:cut]], np.concatenate([*parts, rows[:cut]])
+            ids, parts, batch_ids, rows = [], [], batch_ids[cut:], rows[cut:]
+        ids.extend(batch_ids)
+        parts.append(rows)
+    if ids:
+        yield ids, np.concatenate(parts)
+
+
+def _check(folder: Path, ids: list[str], rows: np.ndarray, width: int, seen: set[str]) -> None:
+    if rows.ndim != 2 or rows.shape[1] != width:
+        raise ArtifactError(f"{folder}: rows of shape {rows.shape} among rows of width {width}; embed again")
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise ArtifactError(f"{folder}: the vector of {ids[bad[0]]!r} holds NaN or infinity; check the encoder")
+    before = len(seen)
+    seen.update(ids)
+    if len(seen) != before + len(ids):
+        raise ArtifactError(f"{folder}: an id repeats among {ids[0]!r} to {ids[-1]!r}; ids must be unique")
+
+
+def _write_one(folder: Path, number: int, ids: list[str], groups: Sequence[str], rows: np.ndarray) -> dict[str, object]:
+    emb_name, ids_name = _names(number)
+    matrix, table = io.BytesIO(), io.BytesIO()
+    np.save(matrix, np.ascontiguousarray(rows, dtype=DTYPE), allow_pickle=False)
+    polars.DataFrame({"id": ids, "group_id": list(groups)}).write_parquet(table, compression="zstd")
+    artifacts.write_bytes(folder / emb_name, matrix.getvalue())
+    artifacts.write_bytes(folder / ids_name, table.getvalue())
+    return {
+        "rows": len(ids),
+        "emb_sha256": hashlib.sha256(matrix.getvalue()).hexdigest(),
+        "ids_sha256": hashlib.sha256(table.getvalue()).hexdigest(),
+    }
