@@ -18,6 +18,8 @@ from words import DESCRIBE, EVEN, STROKES, WHICH, WIDTHS, Digit, all_description
 
 from gapbridge.artifacts import fresh_folder
 
+logger = logging.getLogger(__name__)
+
 SEED = 0
 SIDE = 64
 """Width and height of a picture in pixels; the scans have 8 × 8."""
@@ -30,7 +32,7 @@ def main() -> None:
     target = Path("data/digits")
     with fresh_folder(target) as folder:
         write(folder)
-    logging.info("%s: pictures and sets written; next: gapbridge profile digits", target)
+    logger.info("%s: pictures and sets written; next: gapbridge profile digits", target)
 
 
 def write(folder: Path) -> None:

@@ -11,6 +11,7 @@ import struct
 import tarfile
 import threading
 import warnings
+import weakref
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -121,12 +122,14 @@ class _Tar:
             return {member.name: (member.offset_data, member.size) for member in archive}
 
     @cached_property
-    def _handle(self) -> BinaryIO:
-        return self._path.open("rb")
+    def _descriptor(self) -> int:
+        descriptor = os.open(self._path, os.O_RDONLY)
+        weakref.finalize(self, os.close, descriptor)
+        return descriptor
 
     def read(self, member: str) -> bytes:
         offset, size = self._spans[member]
-        return os.pread(self._handle.fileno(), size, offset)
+        return os.pread(self._descriptor, size, offset)
 
 
 def inspect(path: Path, max_pixels: int) -> PictureFacts:

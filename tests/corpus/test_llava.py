@@ -1,0 +1,109 @@
+"""LLaVA's JSON list."""
+
+import json
+
+import pytest
+
+from gapbridge.errors import InputError
+
+
+def row(name="a", image="1.png", **fields):
+    spoken = [
+        {"from": "human", "value": "<image>\nWhat is it?"},
+        {"from": "gpt", "value": "a cat"},
+        {"from": "human", "value": "Is it big?"},
+        {"from": "gpt", "value": "no"},
+    ]
+    return {"id": name, "image": image, "conversations": spoken, **fields}
+
+
+@pytest.fixture
+def save(tmp_path, save_picture):
+    """Saves the rows beside one good picture, img/1.png."""
+    save_picture("img/1.png")
+
+    def write(rows):
+        (tmp_path / "l.json").write_text(json.dumps(rows))
+
+    return write
+
+
+def test_a_dialogue_keeps_every_turn_and_drops_the_mark(save, read):
+    save([row(context="a cat on a mat")])
+    (record,), bad = read("llava", "dialogue", "l.json", "img")
+    assert bad == []
+    assert record["turns"] == [
+        {"question": "What is it?", "answer": "a cat"},
+        {"question": "Is it big?", "answer": "no"},
+    ]
+    assert (record["image"], record["group_id"]) == ("root:img/1.png", "img/1.png")
+    assert record["context"] == "a cat on a mat"
+
+
+def test_the_first_answer_is_the_text_of_a_pair_and_the_caption_of_an_image(save, read):
+    save([row(group_id="g")])
+    (pair,), _ = read("llava", "pair", "l.json", "img")
+    (plain,), _ = read("llava", "image", "l.json", "img")
+    (captioned,), _ = read("llava", "image", "l.json", "img", captions=True)
+    assert (pair["text"], pair["group_id"]) == ("a cat", "g")
+    assert (plain["caption"], captioned["caption"]) == (None, "a cat")
+
+
+def test_words_alone_for_the_language_model(save, read):
+    words = row(context="a cat")
+    del words["image"]
+    save([words, row("b")])
+    (record,), (bad,) = read("llava", "language", "l.json")
+    assert (record["context"], record["group_id"], len(record["turns"])) == ("a cat", "l.json#a", 2)
+    assert (bad.place, bad.reason) == ("l.json row 2", '"image" stands where only words are expected')
+
+
+@pytest.mark.parametrize(
+    ("bad_row", "reason"),
+    [
+        ("text", "the row is not a JSON object"),
+        ({"image": "1.png"}, '"id" is missing'),
+        ({"id": "x", "image": "1.png"}, '"conversations" is missing'),
+        (row("x", conversations=[]), '"conversations" is not a list of objects'),
+        (row("x", conversations=[{"from": "human", "value": "a"}]), "does not alternate"),
+        (row("x", conversations=[{"from": "gpt", "value": "a"}] * 2), "does not alternate"),
+        (row("x", conversations=[{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "a"}]), "is empty"),
+        (row("x", conversations=[{"from": "human", "value": "a"}, {"from": "gpt"}]), '"value" is missing'),
+        (row("x", image=["1.png"]), '"image" is not a text'),
+        (row("x", image="missing.png"), "the picture's file is missing"),
+        (row("x", image="../l.json"), "the path leaves its root"),
+        (row("x", image="/etc/hostname"), "the path leaves its root"),
+        (row("x", image="a\0b.png"), "the path leaves its root"),
+        (row("good"), "the id was used before"),
+    ],
+)
+def test_a_bad_row_is_told_by_number_and_reason(save, read, bad_row, reason):
+    save([row("good"), bad_row])
+    records, (bad,) = read("llava", "dialogue", "l.json", "img")
+    assert [record["id"] for record in records] == ["good"]
+    assert bad.place == "l.json row 2"
+    assert reason in bad.reason
+
+
+def test_a_picture_with_no_text_in_the_question_is_a_pair_all_the_same(save, read):
+    save([row(conversations=[{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "a cat"}])])
+    (pair,), bad = read("llava", "pair", "l.json", "img")
+    assert (pair["text"], bad) == ("a cat", [])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [('[\n{"id": 1,}]', "l.json line 2 column"), ("{}", "not a JSON list"), ("\xff", "not UTF-8 JSON")],
+)
+def test_a_file_that_is_no_list_is_refused_whole(tmp_path, read, content, message):
+    (tmp_path / "l.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match=message):
+        read("llava", "dialogue", "l.json", "img")
+
+
+def test_the_folder_of_the_pictures_must_be_named_and_exist(save, read):
+    save([row()])
+    with pytest.raises(InputError, match=r"sources\.texts\.images: name the folder"):
+        read("llava", "dialogue", "l.json")
+    with pytest.raises(InputError, match="photos is no folder"):
+        read("llava", "dialogue", "l.json", "photos")

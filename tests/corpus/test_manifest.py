@@ -1,0 +1,76 @@
+"""Manifests are written and read by their schemas."""
+
+import json
+
+import polars
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gapbridge.corpus.manifest import BadRow, read_manifest, write_manifest
+from gapbridge.corpus.records import SCHEMAS, SETS, columns, table
+from gapbridge.errors import ArtifactError
+
+TEXTS = [
+    {"id": "b", "group_id": "g", "source": "s", "text": "two"},
+    {"id": "a", "group_id": "g", "source": "s", "text": "one"},
+]
+
+
+def test_records_come_back_sorted_and_the_same_bytes_come_out(tmp_path):
+    bad = [BadRow("s", "s line 3", None, "x")]
+    summary = write_manifest(tmp_path / "1", "text", TEXTS, bad)
+    assert write_manifest(tmp_path / "2", "text", TEXTS[::-1], bad) == summary
+    assert read_manifest(tmp_path / "1")["id"].to_list() == ["a", "b"]
+    for name in ("manifest.parquet", "quarantine.parquet", "ingest.json"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    assert (summary["rows"], summary["groups"], summary["quarantined"], summary["reasons"]) == (2, 1, 1, {"x": 1})
+    quarantine = polars.read_parquet(tmp_path / "1" / "quarantine.parquet").to_dicts()
+    assert quarantine == [{"source": "s", "where": "s line 3", "id": None, "reason": "x"}]
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_a_set_without_rows_keeps_its_columns(tmp_path, kind):
+    write_manifest(tmp_path, kind, [], [])
+    frame = read_manifest(tmp_path)
+    assert (frame.height, frame.columns) == (0, list(columns(kind)))
+
+
+def test_every_set_has_a_kind_with_a_schema():
+    assert set(SETS.values()) == set(SCHEMAS)
+
+
+@pytest.mark.parametrize(
+    ("change", "column"),
+    [({"text": ""}, "text"), ({"text": None}, "text"), ({"id": "b"}, "id"), ({"group_id": ""}, "group_id")],
+)
+def test_records_that_break_the_schema_are_refused(change, column):
+    with pytest.raises(ArtifactError, match=f"kind text .column {column}"):
+        table("text", [TEXTS[0], {**TEXTS[1], **change}])
+
+
+@given(st.text(min_size=1, alphabet=st.characters(exclude_categories=["Cs"])))
+def test_any_text_survives(text):
+    assert table("text", [{**TEXTS[0], "text": text}])["text"].to_list() == [text]
+
+
+def test_turns_survive(tmp_path):
+    turns = [{"question": "q", "answer": "a"}, {"question": "r", "answer": "b"}]
+    record = {"id": "1", "group_id": "g", "source": "s", "context": "c", "turns": turns}
+    write_manifest(tmp_path, "language", [record], [])
+    assert read_manifest(tmp_path).to_dicts() == [{**record, "text": None}]
+
+
+def test_a_damaged_or_foreign_manifest_is_refused(tmp_path):
+    write_manifest(tmp_path, "text", TEXTS, [])
+    whole = json.loads((tmp_path / "ingest.json").read_text())
+    (tmp_path / "ingest.json").write_text(json.dumps({**whole, "format_version": 99}))
+    with pytest.raises(ArtifactError, match="not of format 1"):
+        read_manifest(tmp_path)
+    (tmp_path / "ingest.json").write_text(json.dumps({**whole, "rows": 3}))
+    with pytest.raises(ArtifactError, match="2 rows, ingest.json says 3"):
+        read_manifest(tmp_path)
+    (tmp_path / "ingest.json").write_text(json.dumps(whole))
+    (tmp_path / "manifest.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ArtifactError, match="not a table"):
+        read_manifest(tmp_path)

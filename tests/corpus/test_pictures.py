@@ -1,0 +1,88 @@
+"""Pictures, opened and refused."""
+
+import hashlib
+import struct
+import tarfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gapbridge.corpus.pictures import BadPicture, Pictures, inspect
+from gapbridge.errors import ArtifactError, InputError
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of a few bytes that says it has side × side pixels."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + content
+
+
+@pytest.mark.parametrize(("side", "reason"), [(7_000, "more than"), (12_000, "more than"), (60_000, "bomb")])
+def test_a_huge_picture_is_refused_by_its_header(tmp_path, side, reason):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(bomb(side))
+    with pytest.raises(BadPicture, match=reason):
+        inspect(path, 40_000_000)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "bmp", "tif"])
+def test_half_a_picture_is_refused(save_picture, suffix):
+    path = save_picture(f"a.{suffix}", size=(90, 60))
+    assert inspect(path, 5400).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(BadPicture, match="truncated or damaged|not a picture"):
+        inspect(path, 5400)
+
+
+def test_a_changed_byte_and_sixteen_bits_are_refused(save_picture, tmp_path):
+    path = save_picture("a.png", size=(90, 60))
+    content = bytearray(path.read_bytes())
+    content[500] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(BadPicture, match="damaged"):
+        inspect(path, 5400)
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(BadPicture, match="not of 8 bits"):
+        inspect(tmp_path / "deep.png", 5400)
+
+
+def test_exif_turns_and_transparency_is_white(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 10)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    pictures = Pictures(tmp_path, tmp_path)
+    assert pictures.load("root:turned.jpg").size == (10, 20)
+    assert inspect(tmp_path / "turned.jpg", 1000).width == 10
+    assert pictures.load("root:clear.png").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_members_of_a_tar_are_read_by_many_threads_at_once(tmp_path, save_picture):
+    names = [f"{n:06d}.png" for n in range(40)]
+    contents = {name: save_picture(name, n).read_bytes() for n, name in enumerate(names)}
+    with tarfile.open(tmp_path / "pictures.tar", "w") as archive:
+        for name in names:
+            archive.add(tmp_path / name, name)
+    pictures = Pictures(tmp_path, tmp_path / "nowhere")
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda name: pictures.read(f"own:pictures.tar#{name}"), names))
+    assert read == [contents[name] for name in names]
+    assert pictures.load("own:pictures.tar#000007.png").mode == "RGB"
+
+
+def test_what_cannot_be_opened_is_told_in_one_line(tmp_path):
+    (tmp_path / "words.png").write_text("no picture")
+    pictures = Pictures(tmp_path, tmp_path)
+    for locator in ("root:no.png", "own:no.tar#a", "own:words.png#a", "root:words.png"):
+        with pytest.raises(ArtifactError, match=f"{locator}: .*gapbridge ingest"):
+            pictures.load(locator)
+    with pytest.raises(InputError, match="leaves its root"):
+        pictures.read("root:../secret.png")

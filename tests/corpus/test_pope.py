@@ -1,0 +1,40 @@
+"""POPE's JSON Lines."""
+
+import pytest
+
+
+def question(**fields):
+    return {"question_id": 1, "image": "1.png", "text": "Is there a cat?", "label": "Yes", **fields}
+
+
+def test_rows_become_questions(save_picture, save_lines, read):
+    save_picture("img/1.png")
+    other = question(question_id=2, label="Seven", benchmark="digit", subset="easy", group_id="g")
+    save_lines("p.jsonl", [question(), other])
+    (first, second), bad = read("pope", "question", "p.jsonl", "img")
+    assert bad == []
+    assert (first["id"], first["benchmark"], first["answer"], first["subset"]) == ("1", "pope", "yes", None)
+    assert (first["group_id"], first["novel"]) == ("img/1.png", False)
+    assert (second["benchmark"], second["answer"], second["subset"], second["group_id"]) == (
+        "digit", "Seven", "easy", "g",
+    )  # fmt: skip
+    assert first["sha256"] == second["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"label": "maybe"}, "neither yes nor no"),
+        ({"label": ""}, '"label" is empty'),
+        ({"text": None}, '"text" is not a text'),
+        ({"question_id": True}, '"question_id" is not a text'),
+        ({"image": "no.png"}, "the picture's file is missing"),
+    ],
+)
+def test_a_bad_row_is_told(save_picture, save_lines, read, fields, reason):
+    save_picture("img/1.png")
+    save_lines("p.jsonl", [question(**fields)])
+    records, (bad,) = read("pope", "question", "p.jsonl", "img")
+    assert records == []
+    assert bad.place == "p.jsonl line 1"
+    assert reason in bad.reason
