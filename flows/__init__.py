@@ -7,9 +7,8 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
 os.environ.setdefault("PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT", "%H:%M:%S")
-os.environ.setdefault(
-    "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT", "%(asctime)s | %(task_run_name)-16s | %(message)s"
-)
-os.environ.setdefault(
-    "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT", "%(asctime)s | flow             | %(message)s"
-)
+_FORMATS = {"TASK": "%(task_run_name)-15s", "FLOW": "flow           "}
+for _kind, _name in _FORMATS.items():
+    os.environ.setdefault(
+        f"PREFECT_LOGGING_FORMATTERS_STANDARD_{_kind}_RUN_FMT", f"%(asctime)s | {_name} | %(message)s"
+    )

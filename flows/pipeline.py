@@ -136,15 +136,14 @@ def _started(command: list[str], workspace: Path) -> Iterator[subprocess.Popen[b
 
 def _lines(process: subprocess.Popen[bytes], stage: str) -> Iterator[str]:
     """Lines as they come, where a progress bar's carriage return ends one too; a sign of life when none comes."""
-    assert process.stdout is not None
-    started, rest = time.monotonic(), b""
+    output, started, rest = process.stdout, time.monotonic(), b""
     with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(output, selectors.EVENT_READ)
         while True:
             if not selector.select(QUIET_SECONDS):
                 yield f"{stage}: at work for {time.monotonic() - started:.0f} s"
                 continue
-            chunk = os.read(process.stdout.fileno(), 1 << 16)
+            chunk = os.read(output.fileno(), 1 << 16)
             *whole, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
             if not chunk:
                 whole.append(rest)
