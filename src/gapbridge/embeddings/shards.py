@@ -80,7 +80,9 @@ class Shards:
         index = artifacts.read_json(path)
         try:
             if index["format_version"] != FORMAT_VERSION or index["dtype"] != DTYPE.name:
-                raise ArtifactError(f"{path}: format {index['format_version']} {index['dtype']} is unknown; embed again")
+                raise ArtifactError(
+                    f"{path}: format {index['format_version']} {index['dtype']} is unknown; embed again"
+                )
             entries = index["shards"]
             digests = [entry["emb_sha256"] for entry in entries] + [entry["ids_sha256"] for entry in entries]
             counts = tuple(int(entry["rows"]) for entry in entries)
