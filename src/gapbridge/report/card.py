@@ -1,0 +1,24 @@
+"""The model card, in the form that model hubs read: a YAML header and Markdown."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gapbridge.report.facts import Recipe, digests
+from gapbridge.report.page import environment, novel_rows
+
+
+def model_card(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
+    """The card of the model that `metrics` (by stage, as `facts.read_metrics` gives them) tell of."""
+    return (
+        environment()
+        .get_template("card.md")
+        .render(
+            recipe=recipe,
+            base_models=[name for name in (recipe.encoder, recipe.llm) if name],
+            evaluate=metrics["evaluate"],
+            realign=metrics["realign"],
+            ingest=metrics["ingest"],
+            novel=novel_rows(metrics["evaluate"]),
+            digests=digests({stage: metrics[stage] for stage in ("encoder", "llm", "pretrain", "instruct")}),
+        )
+    )

@@ -1,0 +1,87 @@
+"""The page: one HTML file that needs nothing else, neither network nor script."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from gapbridge.report import facts
+from gapbridge.report.charts import Chart
+from gapbridge.report.gallery import Exhibit
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that the page shows."""
+
+    recipe: facts.Recipe
+    metrics: Mapping[str, Any]
+    """By stage, as `facts.read_metrics` gives them."""
+    clouds: Sequence[Chart]
+    """The two modalities before and after."""
+    spectra: Sequence[Chart]
+    losses: Sequence[Chart]
+    exhibits: Sequence[Exhibit]
+    folder: Path
+    """Where the exhibits' pictures lie."""
+
+
+def render(story: Story) -> str:
+    """The whole page as HTML; the same story gives the same text."""
+    # Our own file, not data: it may hold characters that escaping would break.
+    style = Markup((_HERE / "page.css").read_text(encoding="utf-8"))  # noqa: S704
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            style=style,
+            recipe=story.recipe,
+            evaluate=story.metrics["evaluate"],
+            realign=story.metrics["realign"],
+            ingest=story.metrics["ingest"],
+            clouds=story.clouds,
+            spectra=story.spectra,
+            losses=story.losses,
+            drawn=[
+                (exhibit, data_uri(story.folder / exhibit.picture)) for exhibit in story.exhibits if not exhibit.mistake
+            ],
+            mistakes=[
+                (exhibit, data_uri(story.folder / exhibit.picture)) for exhibit in story.exhibits if exhibit.mistake
+            ],
+            novel=novel_rows(story.metrics["evaluate"]),
+            digests=facts.digests({stage: story.metrics[stage] for stage in facts.STAGES}),
+        )
+    )
+
+
+def environment() -> Environment:
+    """Templates of this folder with the filters that they share; HTML is escaped, an unknown name is an error."""
+    found = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {"percent": facts.percent, "figure": facts.figure, "count": facts.count}
+    return found
+
+
+def novel_rows(evaluate: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The figures on novel combinations of the benchmarks that have such items, beside the seen ones' score."""
+    return {
+        name: {**figures["novel"], "seen": figures["score"]}
+        for name, figures in sorted(evaluate["benchmarks"].items())
+        if "novel" in figures
+    }
+
+
+def data_uri(path: Path) -> str:
+    """A PNG file as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -1,0 +1,78 @@
+"""report: the page, the gallery's pictures, and the model card."""
+
+import hashlib
+from typing import Any
+
+from polars import DataFrame
+
+from gapbridge import artifacts
+from gapbridge.corpus.manifest import read_manifest
+from gapbridge.corpus.pictures import Pictures
+from gapbridge.evaluate.predictions import SEEING, read_predictions
+from gapbridge.report import card, figures, gallery
+from gapbridge.report.facts import Recipe, read_metrics
+from gapbridge.report.page import Story, render
+from gapbridge.stages.runner import StageRun
+
+FORMAT_VERSION = 1
+_LOSSES = {
+    "encoder": ("encoder", "losses.parquet"),
+    "llm": ("llm", "losses.parquet"),
+    "pretrain": ("pretrain", "losses.parquet"),
+    "instruct": ("instruct", "training", "losses.parquet"),
+}
+"""Where each stage keeps its losses; one that trained nothing (a pinned model, a control) keeps none."""
+
+
+def run(stage: StageRun) -> dict[str, Any]:
+    """Write index.html, gallery/, gallery.json and model_card.md; return the page's digest and what it shows."""
+    metrics, recipe = read_metrics(stage.workspace / "metrics"), _recipe(stage)
+    exhibits = _write_gallery(stage)
+    geometry = stage.artifact("geometry")
+    page = render(
+        Story(
+            recipe=recipe,
+            metrics=metrics,
+            clouds=figures.gap_charts(figures.read_table(geometry / "plane.parquet")),
+            spectra=figures.spectrum_charts(figures.read_table(geometry / "spectra.parquet")),
+            losses=figures.loss_charts(_losses(stage)),
+            exhibits=exhibits,
+            folder=stage.out,
+        )
+    ).encode()
+    artifacts.write_bytes(stage.out / "index.html", page)
+    artifacts.write_bytes(stage.out / "model_card.md", card.model_card(recipe, metrics).encode())
+    return {
+        "format_version": FORMAT_VERSION,
+        "page_digest": hashlib.sha256(page).hexdigest(),
+        "page_bytes": len(page),
+        "gallery": len(exhibits),
+    }
+
+
+def _write_gallery(stage: StageRun) -> list[gallery.Exhibit]:
+    folder = stage.artifact("ingest", "benchmark")
+    manifest = read_manifest(folder)
+    locators = dict(zip(manifest["id"], manifest["image"], strict=True))
+    pictures = Pictures(folder, stage.workspace / stage.params.sources.root)
+    predictions = read_predictions(stage.artifact("evaluate", SEEING))
+    drawn = gallery.draw(predictions, stage.params.report.gallery, stage.params.seed)
+    return gallery.write_gallery(stage.out, drawn, lambda item_id: pictures.load(locators[item_id]))
+
+
+def _losses(stage: StageRun) -> dict[str, DataFrame]:
+    paths = {name: stage.workspace.joinpath("artifacts", *parts) for name, parts in _LOSSES.items()}
+    return {name: figures.read_table(path) for name, path in paths.items() if path.exists()}
+
+
+def _recipe(stage: StageRun) -> Recipe:
+    params = stage.params
+    return Recipe(
+        method=params.realign.method,
+        stage1=params.pretrain.enabled,
+        stage1_source=params.pretrain.source,
+        stage2_source=params.instruct.source,
+        seed=params.seed,
+        encoder=params.encoder.pretrained,
+        llm=params.llm.pretrained,
+    )
