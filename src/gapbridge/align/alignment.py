@@ -84,7 +84,7 @@ class Alignment:
             raise ArtifactError(f"alignment: its width is {self.width}, the vectors' {width}; run realign again")
         if fingerprint is not None and fingerprint != self.fingerprint:
             raise ArtifactError(
-                f"alignment: made for encoder {self.fingerprint}, the vectors come from {fingerprint}; run realign again"
+                f"alignment: of encoder {self.fingerprint}, but the vectors come from {fingerprint}; run realign again"
             )
 
     def save(self, folder: Path) -> None:

@@ -24,7 +24,7 @@ class RowBatches:
     """
 
     def __init__(self, rows: Rows, name: str, keep: np.ndarray | None = None) -> None:
-        if iter(rows) is rows:
+        if isinstance(rows, Iterator):
             raise ValueError(f"{name}: a one-shot iterator cannot be walked twice; pass a matrix or a re-iterable")
         self.rows, self.name, self.keep = rows, name, keep
 

@@ -36,8 +36,8 @@ def write_shards(
     folder.mkdir(parents=True, exist_ok=True)
     entries, width, first_row, seen = [], None, 0, set()
     for ids, rows in _regroup(batches, shard_rows):
-        width = width or rows.shape[1]
-        _check(folder, ids, rows, width, seen)
+        width = rows.shape[1]
+        _check(folder, ids, rows, seen)
         own_groups = ids if groups is None else groups[first_row : first_row + len(ids)]
         entries.append(_write_one(folder, len(entries), ids, own_groups, rows))
         first_row += len(ids)
@@ -179,6 +179,10 @@ def _regroup(batches: Iterable[Batch], shard_rows: int) -> Iterator[tuple[list[s
     for batch_ids, rows in batches:
         if len(batch_ids) != len(rows):
             raise ValueError(f"{len(batch_ids)} ids for {len(rows)} rows")
+        if parts and rows.shape[1:] != parts[0].shape[1:]:
+            raise ArtifactError(
+                f"vectors of width {rows.shape[1]} among those of width {parts[0].shape[1]}; embed again"
+            )
         while len(ids) + len(batch_ids) >= shard_rows:
             cut = shard_rows - len(ids)
             yield [*ids, *batch_ids[:cut]], np.concatenate([*parts, rows[:cut]])
@@ -189,9 +193,7 @@ def _regroup(batches: Iterable[Batch], shard_rows: int) -> Iterator[tuple[list[s
         yield ids, np.concatenate(parts)
 
 
-def _check(folder: Path, ids: list[str], rows: np.ndarray, width: int, seen: set[str]) -> None:
-    if rows.ndim != 2 or rows.shape[1] != width:
-        raise ArtifactError(f"{folder}: rows of shape {rows.shape} among rows of width {width}; embed again")
+def _check(folder: Path, ids: list[str], rows: np.ndarray, seen: set[str]) -> None:
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
         raise ArtifactError(f"{folder}: the vector of {ids[bad[0]]!r} holds NaN or infinity; check the encoder")

@@ -1,0 +1,89 @@
+"""`gapbridge align fit` as people type it: a table or one JSON object, and nothing left behind after bad input."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gapbridge.align import Alignment
+from gapbridge.cli import main
+
+
+@pytest.fixture
+def matrices(tmp_path: Path) -> Path:
+    """A folder with T.npy (60, 6) and I.npy (50, 6), a gap apart."""
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "T.npy", random.normal(size=(60, 6)).astype(np.float32) + 1)
+    np.save(tmp_path / "I.npy", random.normal(size=(50, 6)).astype(np.float32) - 1)
+    return tmp_path
+
+
+def _fit(folder: Path, *more: str, texts: str = "T.npy", images: str = "I.npy") -> int:
+    arguments = ["align", "fit", "--texts", str(folder / texts), "--images", str(folder / images)]
+    try:
+        main([*arguments, "--out", str(folder / "out"), *more])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_json_is_one_object(matrices: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _fit(matrices, "--holdout", "0", "--json") == 0
+    shown = capsys.readouterr()
+    metrics = json.loads(shown.out)
+    assert (metrics["n_texts"], metrics["n_images"], metrics["width"]) == (60, 50, 6)
+    assert metrics["gap_heldout"] is None and metrics["sampling_floor"] is None
+    assert metrics["gap_after"] < metrics["gap_before"] / 2
+    alignment = Alignment.load(matrices / "out", width=6)
+    assert alignment.scale == metrics["scale"]
+
+
+def test_a_table_for_people(matrices: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _fit(matrices, "--method", "mean_shift") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["method", "anchor"]
+    assert any(line.startswith("gap, held-out rows") for line in lines)
+    assert len(lines) <= 12
+
+
+def test_a_second_fit_takes_the_place_of_the_first(matrices: Path) -> None:
+    assert _fit(matrices, "--method", "anchor") == 0
+    assert _fit(matrices, "--method", "realign") == 0
+    assert Alignment.load(matrices / "out").method == "realign"
+
+
+@pytest.mark.parametrize(
+    "bad", ["missing", "text", "vector", "integers", "archive", "nan", "width", "one_row", "objects", "holdout"]
+)
+def test_bad_input_is_one_line_and_leaves_nothing(bad: str, matrices: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = np.load(matrices / "T.npy")
+    path = matrices / "B.npy"
+    nan = rows.copy()
+    nan[3, 2] = np.nan
+    contents = {"vector": rows[0], "integers": rows.astype(int), "nan": nan, "width": rows[:, :5], "one_row": rows[:1]}
+    if bad in contents:
+        np.save(path, contents[bad])
+    elif bad == "objects":
+        np.save(path, np.array([{}, {}]), allow_pickle=True)
+    elif bad == "text":
+        path.write_text("no numbers\n")
+    elif bad == "archive":
+        with path.open("wb") as handle:
+            np.savez(handle, rows=rows)
+    else:
+        assert bad in ("missing", "holdout")
+    more = ("--holdout", "1.5") if bad == "holdout" else ()
+    assert _fit(matrices, "--json", *more, texts="T.npy" if bad == "holdout" else "B.npy") == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1 and shown.err.startswith("error: ")
+    assert sorted(path.name for path in matrices.iterdir() if path != matrices / "B.npy") == ["I.npy", "T.npy"]
+
+
+def test_a_folder_with_other_files_is_not_replaced(matrices: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (matrices / "out").mkdir()
+    (matrices / "out" / "thesis.txt").write_text("years of work")
+    assert _fit(matrices) == 1
+    assert "holds other files" in capsys.readouterr().err
+    assert (matrices / "out" / "thesis.txt").exists()
