@@ -1,0 +1,85 @@
+"""The geometry stage: figures on pairs it did not fit, and two pictures with their data."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars
+import pytest
+from PIL import Image
+
+from gapbridge import artifacts
+from gapbridge.align import Alignment
+from gapbridge.embeddings.shards import Shards
+from gapbridge.errors import ArtifactError
+from tests.stages.clouds import WIDTH, write_cloud
+from tests.stages.direct import run_directly
+
+
+@pytest.fixture
+def aligned(workspace: Path) -> Path:
+    write_cloud(workspace, "texts", "texts", 1200, seed=1)
+    write_cloud(workspace, "images", "images", 900, seed=2)
+    for side in ("texts", "images"):
+        write_cloud(workspace, "probe", side, 200, seed=3)
+    run_directly(workspace, "realign")
+    return workspace
+
+
+def test_figures_on_the_probe(aligned: Path) -> None:
+    probe = run_directly(aligned, "geometry")["probe"]
+    folder = aligned / "artifacts/embed/probe"
+    images = Shards.open(folder / "images").read(range(200))
+    texts = Shards.open(folder / "texts").read(range(200))
+    moved = Alignment.load(aligned / "artifacts/realign").apply(texts, [str(i) for i in range(200)])
+    assert probe["rows"] == 200
+    assert probe["gap_before"] == pytest.approx(np.linalg.norm(texts.mean(0) - images.mean(0)), rel=1e-5)
+    assert probe["gap_after"] == pytest.approx(np.linalg.norm(moved.mean(0) - images.mean(0)), rel=1e-4)
+    assert probe["gap_after"] < probe["gap_before"] / 5
+    assert probe["paired_cosine_after"] > probe["paired_cosine_before"] + 0.1
+    assert abs(probe["trace_ratio_after"] - 1) < abs(probe["trace_ratio_before"] - 1)
+
+
+def test_spectra(aligned: Path) -> None:
+    metrics = run_directly(aligned, "geometry")
+    table = polars.read_parquet(aligned / "artifacts/geometry/spectra.parquet")
+    assert table.columns == ["rank", "image", "text", "aligned"]
+    assert table.height == WIDTH
+    for side, shape in metrics["spectrum"].items():
+        assert table[side].sum() == pytest.approx(shape["trace"])
+        assert 1 <= shape["effective_rank"] <= WIDTH
+
+
+def test_the_plane_holds_at_most_the_rows_asked_for(aligned: Path, set_params: Callable[..., None]) -> None:
+    set_params(geometry={"rows": 1000})
+    metrics = run_directly(aligned, "geometry")
+    assert (metrics["sample"]["rows_image"], metrics["sample"]["rows_text"]) == (900, 1000)
+    table = polars.read_parquet(aligned / "artifacts/geometry/plane.parquet")
+    assert dict(table["side"].value_counts().iter_rows()) == {"image": 900, "text": 1000, "aligned": 1000}
+    means = {side: table.filter(side=side)["across"].mean() for side in ("image", "text", "aligned")}
+    assert means["image"] == pytest.approx(0, abs=1e-6)
+    assert means["text"] == pytest.approx(metrics["sample"]["gap_before"], rel=1e-5)
+    assert abs(means["aligned"]) < means["text"] / 20
+
+
+def test_pictures_open_and_two_runs_give_the_same_bytes(aligned: Path) -> None:
+    first = run_directly(aligned, "geometry"), artifacts.dvc_digest(aligned / "artifacts/geometry")
+    assert (run_directly(aligned, "geometry"), artifacts.dvc_digest(aligned / "artifacts/geometry")) == first
+    for name in ("spectra.png", "gap.png"):
+        with Image.open(aligned / "artifacts/geometry" / name) as picture:
+            assert min(picture.size) > 400
+            assert "Software" not in picture.info
+
+
+def test_an_alignment_of_another_encoder_is_refused(aligned: Path) -> None:
+    for name, side, seed in (("texts", "texts", 1), ("images", "images", 2)):
+        write_cloud(aligned, name, side, 300, fingerprint="newer", seed=seed)
+    with pytest.raises(ArtifactError, match="alignment: of encoder encoder, but the vectors come from newer"):
+        run_directly(aligned, "geometry")
+
+
+def test_an_alignment_without_an_anchor_is_drawn_too(aligned: Path, set_params: Callable[..., None]) -> None:
+    set_params(realign={"method": "none"})
+    run_directly(aligned, "realign")
+    sample = run_directly(aligned, "geometry")["sample"]
+    assert sample["gap_after"] == pytest.approx(sample["gap_before"], rel=1e-3)
