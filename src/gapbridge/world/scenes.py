@@ -145,14 +145,16 @@ def draw_evenly(
     rows: int,
     buckets: Iterable[str],
     single_share: float | None = None,
+    novel: bool | None = None,
 ) -> list[Scene]:
     """`rows` scenes in random order, none of them used more than once oftener than another of its kind.
 
     `single_share` of the rows hold one thing; None leaves them their share of the scenes (about 3 %).
+    `novel` keeps to scenes that are novel, or to those that are not; None takes both.
     The fewer scenes the rows fall on, the fewer independent samples a statistic over them has:
     the pool of single things is small, so a share of .1 costs little and .3 halves the effective number.
     """
-    pool = scenes_of(*buckets)
+    pool = [scene for scene in scenes_of(*buckets) if novel is None or is_novel(scene) == novel]
     singles = [scene for scene in pool if len(scene.things) == 1]
     doubles = [scene for scene in pool if len(scene.things) == 2]
     share = len(singles) / len(pool) if single_share is None else single_share
