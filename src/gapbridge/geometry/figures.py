@@ -46,7 +46,9 @@ def draw_gap(points: Mapping[str, np.ndarray], gap_before: float, gap_after: flo
             _centre(axes, points[name], name)
         axes.set(title=f"{title}: gap {gap:.3g}", xlabel="from the image mean to the text mean")
         _tidy(axes)
-        axes.legend(frameon=False, loc="upper right", markerscale=2)
+        # Between the clouds before, beside them after: the middle is free in both panels.
+        for handle in axes.legend(frameon=False, loc="center", markerscale=2.5).legend_handles:
+            handle.set_alpha(1)
     panels[0].set_ylabel("main direction of spread")
     return figure
 

@@ -6,7 +6,9 @@ Shapes: `n` rows, `d` width.
 import numpy as np
 
 NEGLIGIBLE = 1e-10
-"""Eigenvalues below this share of the largest are rounding, and no part of a slope or a ratio."""
+"""Eigenvalues below this share of the largest are rounding, and no part of a ratio."""
+SLOPE_ENERGY = 0.99
+"""The slope is read where the spectrum holds this share of its energy; beyond, it shows how few rows there were."""
 
 
 def covariance_spectrum(rows: np.ndarray) -> np.ndarray:
@@ -33,11 +35,13 @@ def effective_rank(spectrum: np.ndarray) -> float:
 
 
 def power_law_exponent(spectrum: np.ndarray) -> float:
-    """α of λ_k ∝ k^−α: the least-squares slope of log λ over log k, on the eigenvalues that are not rounding.
+    """α of λ_k ∝ k^−α: the least-squares slope of log λ over log k, on the first eigenvalues of SLOPE_ENERGY.
 
-    Raises ValueError where fewer than two of the spectrum (d,) count.
+    At least two eigenvalues enter. Raises ValueError where fewer than two of the spectrum (d,) are positive.
     """
-    kept = spectrum[spectrum > NEGLIGIBLE * spectrum.max(initial=0)]
+    energy = np.cumsum(spectrum)
+    count = max(2, int(np.searchsorted(energy, SLOPE_ENERGY * energy[-1])) + 1)
+    kept = spectrum[:count][spectrum[:count] > 0]
     if len(kept) < 2:
         raise ValueError("a slope needs two eigenvalues")
     slope, _ = np.polyfit(np.log(np.arange(1, len(kept) + 1)), np.log(kept), 1)
