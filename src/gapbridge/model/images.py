@@ -1,0 +1,47 @@
+"""Pictures to pixels, exactly as the encoder was trained with: open_clip's own transform, from its settings.
+
+Shapes: `b` pictures, `s` pixels a side.
+"""
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from transformers.image_processing_base import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.image_transforms import to_pil_image
+from transformers.image_utils import make_flat_list_of_images
+
+
+class GapbridgeImageProcessor(BaseImageProcessor):
+    """Resizes, crops and normalises by open_clip's `preprocess_cfg` (size, mean, std, interpolation, resize_mode)."""
+
+    model_input_names = ["pixel_values"]  # noqa: RUF012, transformers reads it so
+
+    def __init__(self, preprocess_cfg: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.preprocess_cfg = json.loads(json.dumps(preprocess_cfg or {}))
+
+    def preprocess(self, images: Any, return_tensors: str | None = None, **_: Any) -> BatchFeature:
+        """Pictures (PIL, or arrays of 0–255) to `pixel_values` (b, 3, s, s)."""
+        transform = _transform(json.dumps(self.preprocess_cfg, sort_keys=True))
+        pictures = [_as_picture(image) for image in make_flat_list_of_images(self.fetch_images(images))]
+        pixels = torch.stack([transform(picture) for picture in pictures])
+        return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
+
+
+def _as_picture(image: Image.Image | np.ndarray | Tensor) -> Image.Image:
+    picture = image if isinstance(image, Image.Image) else to_pil_image(image)
+    return ImageOps.exif_transpose(picture).convert("RGB")
+
+
+@lru_cache(maxsize=8)
+def _transform(settings: str) -> Callable[[Image.Image], Tensor]:
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    return image_transform_v2(PreprocessCfg(**json.loads(settings)), is_train=False)
