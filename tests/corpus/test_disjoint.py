@@ -11,12 +11,12 @@ from gapbridge.errors import InputError
 GROUPS = st.frozensets(st.integers(0, 6).map(str), max_size=3)
 
 
-def extents(**changes):
+def extents(**changes: Extent) -> dict[str, Extent]:
     apart = {name: Extent(frozenset({f"group of {name}"}), frozenset({f"picture of {name}"})) for name in SETS}
     return apart | changes
 
 
-def test_the_proof_counts_groups_and_names_every_pair():
+def test_the_proof_counts_groups_and_names_every_pair() -> None:
     proof = prove(extents())
     assert set(proof["pairs"]) == {f"{left}/{right}" for left, right, _ in APART}
     assert all(pair == {"shared_groups": 0, "shared_pictures": 0} for pair in proof["pairs"].values())
@@ -25,25 +25,25 @@ def test_the_proof_counts_groups_and_names_every_pair():
 
 
 @pytest.mark.parametrize(("left", "right", "what"), APART)
-def test_a_shared_group_is_refused(left, right, what):
+def test_a_shared_group_is_refused(left: str, right: str, what: str) -> None:
     other = extents()[left]
     overlap = Extent(other.groups | {"own"}, frozenset())
     with pytest.raises(InputError, match=rf"sources\.{left} and sources\.{right} share 1 group \(.*{what}"):
         prove(extents(**{right: overlap}))
 
 
-def test_the_same_picture_under_another_name_is_refused():
+def test_the_same_picture_under_another_name_is_refused() -> None:
     copy = Extent(frozenset({"other name"}), extents()["images"].pictures)
-    with pytest.raises(InputError, match="images and sources.benchmark share 1 picture file "):
+    with pytest.raises(InputError, match=r"images and sources.benchmark share 1 picture file "):
         prove(extents(benchmark=copy))
 
 
-def test_the_encoder_may_see_the_pictures_of_the_alignment_again():
+def test_the_encoder_may_see_the_pictures_of_the_alignment_again() -> None:
     assert prove(extents(encoder=extents()["images"]))["sets"]["encoder"]["groups"] == 1
 
 
 @given(GROUPS, GROUPS)
-def test_texts_and_images_pass_exactly_when_they_share_nothing(texts, images):
+def test_texts_and_images_pass_exactly_when_they_share_nothing(texts: frozenset[str], images: frozenset[str]) -> None:
     given_sets = extents(texts=Extent(texts, frozenset()), images=Extent(images, frozenset()))
     if texts & images:
         with pytest.raises(InputError):

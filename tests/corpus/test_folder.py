@@ -1,11 +1,18 @@
 """Pictures from a folder."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from gapbridge.corpus.manifest import BadRow
 from gapbridge.errors import InputError
 
 
-def test_pictures_are_found_in_depth_and_named_by_their_paths(save_picture, read):
+def test_pictures_are_found_in_depth_and_named_by_their_paths(
+    save_picture: Callable[..., Path], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]]
+) -> None:
     save_picture("photos/b.png", 1)
     save_picture("photos/deep/a.JPG", 2, (10, 6))
     save_picture("photos/.hidden.png", 3)
@@ -18,7 +25,9 @@ def test_pictures_are_found_in_depth_and_named_by_their_paths(save_picture, read
     assert (records[1]["width"], records[1]["height"], records[1]["caption"]) == (10, 6, None)
 
 
-def test_what_is_no_picture_is_told_by_name_and_reason(save_picture, read, tmp_path):
+def test_what_is_no_picture_is_told_by_name_and_reason(
+    save_picture: Callable[..., Path], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]], tmp_path: Path
+) -> None:
     whole = save_picture("photos/good.png").read_bytes()
     (tmp_path / "photos/cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "photos/words.png").write_text("no picture")
@@ -33,7 +42,9 @@ def test_what_is_no_picture_is_told_by_name_and_reason(save_picture, read, tmp_p
     }
 
 
-def test_links_may_not_leave_the_folder(save_picture, read, tmp_path):
+def test_links_may_not_leave_the_folder(
+    save_picture: Callable[..., Path], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]], tmp_path: Path
+) -> None:
     save_picture("photos/good.png", 1)
     save_picture("elsewhere/secret.png", 2)
     (tmp_path / "photos/out.png").symlink_to(tmp_path / "elsewhere/secret.png")
@@ -49,7 +60,9 @@ def test_links_may_not_leave_the_folder(save_picture, read, tmp_path):
     }
 
 
-def test_a_missing_folder_and_a_wish_for_captions_are_refused(save_picture, read):
+def test_a_missing_folder_and_a_wish_for_captions_are_refused(
+    save_picture: Callable[..., Path], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]]
+) -> None:
     with pytest.raises(InputError, match="photos is no folder"):
         read("folder", "image", "photos")
     save_picture("photos/a.png")

@@ -1,5 +1,6 @@
 """Gathering keeps the order and stops where too much is bad."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from gapbridge.errors import InputError
 BAD = [BadRow("s", f"s line {n}", None, "odd" if n == 1 else "common") for n in (1, 4, 9)]
 
 
-def test_the_number_of_threads_changes_nothing(save_picture, tmp_path):
+def test_the_number_of_threads_changes_nothing(save_picture: Callable[..., Path], tmp_path: Path) -> None:
     for n in range(30):
         path = save_picture(f"photos/{n:02d}.png", n)
         if n % 7 == 0:
@@ -22,7 +23,7 @@ def test_the_number_of_threads_changes_nothing(save_picture, tmp_path):
     assert (len(one[0]), len(one[1])) == (25, 5)
 
 
-def test_the_line_names_the_commonest_reason_its_first_place_and_the_table():
+def test_the_line_names_the_commonest_reason_its_first_place_and_the_table() -> None:
     with pytest.raises(InputError) as caught:
         stop_if_too_bad("texts", 97, BAD, 0.01, Path("runs/q.parquet"))
     message = str(caught.value)
@@ -32,11 +33,11 @@ def test_the_line_names_the_commonest_reason_its_first_place_and_the_table():
 
 
 @pytest.mark.parametrize(("good", "fraction"), [(97, 0.03), (0, 1.0)])
-def test_as_many_bad_rows_as_allowed_pass(good, fraction):
+def test_as_many_bad_rows_as_allowed_pass(good: int, fraction: float) -> None:
     stop_if_too_bad("texts", good, BAD, fraction, Path("q"))
     with pytest.raises(InputError):
         stop_if_too_bad("texts", good, [*BAD, *BAD], fraction / 2, Path("q"))
 
 
-def test_no_bad_row_passes_when_none_is_allowed():
+def test_no_bad_row_passes_when_none_is_allowed() -> None:
     stop_if_too_bad("texts", 0, [], 0.0, Path("q"))

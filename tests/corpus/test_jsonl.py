@@ -1,9 +1,13 @@
 """Texts from JSON Lines."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gapbridge.corpus.manifest import BadRow
 from gapbridge.errors import InputError
 
 ANY_JSON = st.recursive(
@@ -13,7 +17,9 @@ ANY_JSON = st.recursive(
 )
 
 
-def test_rows_become_texts_with_default_ids_and_groups(save_lines, read):
+def test_rows_become_texts_with_default_ids_and_groups(
+    save_lines: Callable[..., None], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]]
+) -> None:
     save_lines("t.jsonl", [{"text": " a cat "}, {"id": 7, "text": "a dog", "group_id": "g"}])
     records, bad = read("jsonl", "text", "t.jsonl")
     assert bad == []
@@ -23,7 +29,9 @@ def test_rows_become_texts_with_default_ids_and_groups(save_lines, read):
     ]
 
 
-def test_a_text_for_the_language_model_has_no_turns(save_lines, read):
+def test_a_text_for_the_language_model_has_no_turns(
+    save_lines: Callable[..., None], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]]
+) -> None:
     save_lines("t.jsonl", [{"text": "a cat"}])
     (record,), _ = read("jsonl", "language", "t.jsonl")
     assert (record["text"], record["context"], record["turns"]) == ("a cat", None, [])
@@ -46,7 +54,12 @@ def test_a_text_for_the_language_model_has_no_turns(save_lines, read):
         ({"id": "first", "text": "again"}, "the id was used before"),
     ],
 )
-def test_a_bad_row_is_told_by_line_and_reason(save_lines, read, row, reason):
+def test_a_bad_row_is_told_by_line_and_reason(
+    save_lines: Callable[..., None],
+    read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]],
+    row: Any,
+    reason: str,
+) -> None:
     save_lines("t.jsonl", [{"id": "first", "text": "good"}, b"", row, {"id": "last", "text": "good"}])
     records, bad = read("jsonl", "text", "t.jsonl")
     assert [record["id"] for record in records] == ["first", "last"]
@@ -55,7 +68,9 @@ def test_a_bad_row_is_told_by_line_and_reason(save_lines, read, row, reason):
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ANY_JSON, max_size=6))
-def test_every_row_becomes_a_record_or_a_bad_row(save_lines, read, rows):
+def test_every_row_becomes_a_record_or_a_bad_row(
+    save_lines: Callable[..., None], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]], rows: Any
+) -> None:
     save_lines("t.jsonl", rows)
     records, bad = read("jsonl", "text", "t.jsonl")
     assert len(records) + len(bad) == len(rows)
@@ -63,12 +78,16 @@ def test_every_row_becomes_a_record_or_a_bad_row(save_lines, read, rows):
 
 
 @pytest.mark.parametrize("path", ["missing.jsonl", ".", "../outside.jsonl", "/etc/hostname"])
-def test_a_source_that_is_no_file_inside_the_root_is_refused(read, path):
-    with pytest.raises(InputError, match="is no file|leaves its root"):
+def test_a_source_that_is_no_file_inside_the_root_is_refused(
+    read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]], path: str
+) -> None:
+    with pytest.raises(InputError, match=r"is no file|leaves its root"):
         read("jsonl", "text", path)
 
 
-def test_a_format_that_cannot_give_the_records_names_those_that_can(save_lines, read):
+def test_a_format_that_cannot_give_the_records_names_those_that_can(
+    save_lines: Callable[..., None], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]]
+) -> None:
     save_lines("t.jsonl", [])
     with pytest.raises(InputError, match="jsonl gives no image records; use folder or llava"):
         read("jsonl", "image", "t.jsonl")

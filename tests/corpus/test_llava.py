@@ -1,13 +1,17 @@
 """LLaVA's JSON list."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gapbridge.corpus.manifest import BadRow
 from gapbridge.errors import InputError
 
 
-def row(name="a", image="1.png", **fields):
+def row(name: str = "a", image: str = "1.png", **fields: Any) -> dict[str, Any]:
     spoken = [
         {"from": "human", "value": "<image>\nWhat is it?"},
         {"from": "gpt", "value": "a cat"},
@@ -18,17 +22,19 @@ def row(name="a", image="1.png", **fields):
 
 
 @pytest.fixture
-def save(tmp_path, save_picture):
+def save(tmp_path: Path, save_picture: Callable[..., Path]) -> Callable[[Any], None]:
     """Saves the rows beside one good picture, img/1.png."""
     save_picture("img/1.png")
 
-    def write(rows):
+    def write(rows: Any) -> None:
         (tmp_path / "l.json").write_text(json.dumps(rows))
 
     return write
 
 
-def test_a_dialogue_keeps_every_turn_and_drops_the_mark(save, read):
+def test_a_dialogue_keeps_every_turn_and_drops_the_mark(
+    save: Callable[..., None], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]]
+) -> None:
     save([row(context="a cat on a mat")])
     (record,), bad = read("llava", "dialogue", "l.json", "img")
     assert bad == []
@@ -40,7 +46,9 @@ def test_a_dialogue_keeps_every_turn_and_drops_the_mark(save, read):
     assert record["context"] == "a cat on a mat"
 
 
-def test_the_first_answer_is_the_text_of_a_pair_and_the_caption_of_an_image(save, read):
+def test_the_first_answer_is_the_text_of_a_pair_and_the_caption_of_an_image(
+    save: Callable[..., None], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]]
+) -> None:
     save([row(group_id="g")])
     (pair,), _ = read("llava", "pair", "l.json", "img")
     (plain,), _ = read("llava", "image", "l.json", "img")
@@ -49,7 +57,9 @@ def test_the_first_answer_is_the_text_of_a_pair_and_the_caption_of_an_image(save
     assert (plain["caption"], captioned["caption"]) == (None, "a cat")
 
 
-def test_words_alone_for_the_language_model(save, read):
+def test_words_alone_for_the_language_model(
+    save: Callable[..., None], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]]
+) -> None:
     words = row(context="a cat")
     del words["image"]
     save([words, row("b")])
@@ -77,7 +87,9 @@ def test_words_alone_for_the_language_model(save, read):
         (row("good"), "the id was used before"),
     ],
 )
-def test_a_bad_row_is_told_by_number_and_reason(save, read, bad_row, reason):
+def test_a_bad_row_is_told_by_number_and_reason(
+    save: Callable[..., None], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]], bad_row: Any, reason: str
+) -> None:
     save([row("good"), bad_row])
     records, (bad,) = read("llava", "dialogue", "l.json", "img")
     assert [record["id"] for record in records] == ["good"]
@@ -85,7 +97,9 @@ def test_a_bad_row_is_told_by_number_and_reason(save, read, bad_row, reason):
     assert reason in bad.reason
 
 
-def test_a_picture_with_no_text_in_the_question_is_a_pair_all_the_same(save, read):
+def test_a_picture_with_no_text_in_the_question_is_a_pair_all_the_same(
+    save: Callable[..., None], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]]
+) -> None:
     save([row(conversations=[{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "a cat"}])])
     (pair,), bad = read("llava", "pair", "l.json", "img")
     assert (pair["text"], bad) == ("a cat", [])
@@ -95,13 +109,17 @@ def test_a_picture_with_no_text_in_the_question_is_a_pair_all_the_same(save, rea
     ("content", "message"),
     [('[\n{"id": 1,}]', "l.json line 2 column"), ("{}", "not a JSON list"), ("\xff", "not UTF-8 JSON")],
 )
-def test_a_file_that_is_no_list_is_refused_whole(tmp_path, read, content, message):
+def test_a_file_that_is_no_list_is_refused_whole(
+    tmp_path: Path, read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]], content: str, message: str
+) -> None:
     (tmp_path / "l.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(InputError, match=message):
         read("llava", "dialogue", "l.json", "img")
 
 
-def test_the_folder_of_the_pictures_must_be_named_and_exist(save, read):
+def test_the_folder_of_the_pictures_must_be_named_and_exist(
+    save: Callable[..., None], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]]
+) -> None:
     save([row()])
     with pytest.raises(InputError, match=r"sources\.texts\.images: name the folder"):
         read("llava", "dialogue", "l.json")

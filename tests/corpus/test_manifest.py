@@ -1,6 +1,8 @@
 """Manifests are written and read by their schemas."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import polars
 import pytest
@@ -17,7 +19,7 @@ TEXTS = [
 ]
 
 
-def test_records_come_back_sorted_and_the_same_bytes_come_out(tmp_path):
+def test_records_come_back_sorted_and_the_same_bytes_come_out(tmp_path: Path) -> None:
     bad = [BadRow("s", "s line 3", None, "x")]
     summary = write_manifest(tmp_path / "1", "text", TEXTS, bad)
     assert write_manifest(tmp_path / "2", "text", TEXTS[::-1], bad) == summary
@@ -30,13 +32,13 @@ def test_records_come_back_sorted_and_the_same_bytes_come_out(tmp_path):
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)
-def test_a_set_without_rows_keeps_its_columns(tmp_path, kind):
+def test_a_set_without_rows_keeps_its_columns(tmp_path: Path, kind: str) -> None:
     write_manifest(tmp_path, kind, [], [])
     frame = read_manifest(tmp_path)
     assert (frame.height, frame.columns) == (0, list(columns(kind)))
 
 
-def test_every_set_has_a_kind_with_a_schema():
+def test_every_set_has_a_kind_with_a_schema() -> None:
     assert set(SETS.values()) == set(SCHEMAS)
 
 
@@ -44,31 +46,31 @@ def test_every_set_has_a_kind_with_a_schema():
     ("change", "column"),
     [({"text": ""}, "text"), ({"text": None}, "text"), ({"id": "b"}, "id"), ({"group_id": ""}, "group_id")],
 )
-def test_records_that_break_the_schema_are_refused(change, column):
+def test_records_that_break_the_schema_are_refused(change: dict[str, Any], column: str) -> None:
     with pytest.raises(ArtifactError, match=f"kind text .column {column}"):
         table("text", [TEXTS[0], {**TEXTS[1], **change}])
 
 
 @given(st.text(min_size=1, alphabet=st.characters(exclude_categories=["Cs"])))
-def test_any_text_survives(text):
+def test_any_text_survives(text: str) -> None:
     assert table("text", [{**TEXTS[0], "text": text}])["text"].to_list() == [text]
 
 
-def test_turns_survive(tmp_path):
+def test_turns_survive(tmp_path: Path) -> None:
     turns = [{"question": "q", "answer": "a"}, {"question": "r", "answer": "b"}]
     record = {"id": "1", "group_id": "g", "source": "s", "context": "c", "turns": turns}
     write_manifest(tmp_path, "language", [record], [])
     assert read_manifest(tmp_path).to_dicts() == [{**record, "text": None}]
 
 
-def test_a_damaged_or_foreign_manifest_is_refused(tmp_path):
+def test_a_damaged_or_foreign_manifest_is_refused(tmp_path: Path) -> None:
     write_manifest(tmp_path, "text", TEXTS, [])
     whole = json.loads((tmp_path / "ingest.json").read_text())
     (tmp_path / "ingest.json").write_text(json.dumps({**whole, "format_version": 99}))
     with pytest.raises(ArtifactError, match="not of format 1"):
         read_manifest(tmp_path)
     (tmp_path / "ingest.json").write_text(json.dumps({**whole, "rows": 3}))
-    with pytest.raises(ArtifactError, match="2 rows, ingest.json says 3"):
+    with pytest.raises(ArtifactError, match=r"2 rows, ingest.json says 3"):
         read_manifest(tmp_path)
     (tmp_path / "ingest.json").write_text(json.dumps(whole))
     (tmp_path / "manifest.parquet").write_bytes(b"PAR1")

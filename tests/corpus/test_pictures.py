@@ -4,13 +4,15 @@ import hashlib
 import struct
 import tarfile
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gapbridge.corpus.pictures import BadPicture, Pictures, inspect
+from gapbridge.corpus.pictures import BadPictureError, Pictures, inspect
 from gapbridge.errors import ArtifactError, InputError
 
 
@@ -26,35 +28,35 @@ def bomb(side: int) -> bytes:
 
 
 @pytest.mark.parametrize(("side", "reason"), [(7_000, "more than"), (12_000, "more than"), (60_000, "bomb")])
-def test_a_huge_picture_is_refused_by_its_header(tmp_path, side, reason):
+def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path, side: int, reason: str) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(bomb(side))
-    with pytest.raises(BadPicture, match=reason):
+    with pytest.raises(BadPictureError, match=reason):
         inspect(path, 40_000_000)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "bmp", "tif"])
-def test_half_a_picture_is_refused(save_picture, suffix):
+def test_half_a_picture_is_refused(save_picture: Callable[..., Path], suffix: str) -> None:
     path = save_picture(f"a.{suffix}", size=(90, 60))
     assert inspect(path, 5400).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(BadPicture, match="truncated or damaged|not a picture"):
+    with pytest.raises(BadPictureError, match=r"truncated or damaged|not a picture"):
         inspect(path, 5400)
 
 
-def test_a_changed_byte_and_sixteen_bits_are_refused(save_picture, tmp_path):
+def test_a_changed_byte_and_sixteen_bits_are_refused(save_picture: Callable[..., Path], tmp_path: Path) -> None:
     path = save_picture("a.png", size=(90, 60))
     content = bytearray(path.read_bytes())
     content[500] ^= 255
     path.write_bytes(content)
-    with pytest.raises(BadPicture, match="damaged"):
+    with pytest.raises(BadPictureError, match="damaged"):
         inspect(path, 5400)
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(BadPicture, match="not of 8 bits"):
+    with pytest.raises(BadPictureError, match="not of 8 bits"):
         inspect(tmp_path / "deep.png", 5400)
 
 
-def test_exif_turns_and_transparency_is_white(tmp_path):
+def test_exif_turns_and_transparency_is_white(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (20, 10)).save(tmp_path / "turned.jpg", exif=exif)
@@ -65,7 +67,7 @@ def test_exif_turns_and_transparency_is_white(tmp_path):
     assert pictures.load("root:clear.png").getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_members_of_a_tar_are_read_by_many_threads_at_once(tmp_path, save_picture):
+def test_members_of_a_tar_are_read_by_many_threads_at_once(tmp_path: Path, save_picture: Callable[..., Path]) -> None:
     names = [f"{n:06d}.png" for n in range(40)]
     contents = {name: save_picture(name, n).read_bytes() for n, name in enumerate(names)}
     with tarfile.open(tmp_path / "pictures.tar", "w") as archive:
@@ -78,7 +80,7 @@ def test_members_of_a_tar_are_read_by_many_threads_at_once(tmp_path, save_pictur
     assert pictures.load("own:pictures.tar#000007.png").mode == "RGB"
 
 
-def test_what_cannot_be_opened_is_told_in_one_line(tmp_path):
+def test_what_cannot_be_opened_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "words.png").write_text("no picture")
     pictures = Pictures(tmp_path, tmp_path)
     for locator in ("root:no.png", "own:no.tar#a", "own:words.png#a", "root:words.png"):

@@ -1,13 +1,23 @@
 """POPE's JSON Lines."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from gapbridge.corpus.manifest import BadRow
 
-def question(**fields):
+
+def question(**fields: Any) -> dict[str, Any]:
     return {"question_id": 1, "image": "1.png", "text": "Is there a cat?", "label": "Yes", **fields}
 
 
-def test_rows_become_questions(save_picture, save_lines, read):
+def test_rows_become_questions(
+    save_picture: Callable[..., Path],
+    save_lines: Callable[..., None],
+    read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]],
+) -> None:
     save_picture("img/1.png")
     other = question(question_id=2, label="Seven", benchmark="digit", subset="easy", group_id="g")
     save_lines("p.jsonl", [question(), other])
@@ -31,7 +41,13 @@ def test_rows_become_questions(save_picture, save_lines, read):
         ({"image": "no.png"}, "the picture's file is missing"),
     ],
 )
-def test_a_bad_row_is_told(save_picture, save_lines, read, fields, reason):
+def test_a_bad_row_is_told(
+    save_picture: Callable[..., Path],
+    save_lines: Callable[..., None],
+    read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]],
+    fields: dict[str, Any],
+    reason: str,
+) -> None:
     save_picture("img/1.png")
     save_lines("p.jsonl", [question(**fields)])
     records, (bad,) = read("pope", "question", "p.jsonl", "img")

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from gapbridge.corpus import folder, jsonl, llava, pope
 from gapbridge.corpus.manifest import BadRow
 from gapbridge.corpus.origin import Draft, Origin, Reader
-from gapbridge.corpus.pictures import BadPicture, PictureFacts, inspect
+from gapbridge.corpus.pictures import BadPictureError, PictureFacts, inspect
 from gapbridge.corpus.records import PICTURED
 from gapbridge.errors import InputError
 
@@ -89,7 +89,7 @@ def _with_pictures(
     def look(name: str) -> PictureFacts | str:
         try:
             return inspect(origin.root / name, max_pixels)
-        except BadPicture as error:
+        except BadPictureError as error:
             return str(error)
 
     with ThreadPoolExecutor(threads) as pool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gapbridge.corpus.manifest import BadRow
-from gapbridge.corpus.origin import BadField, Draft, Origin, identified, optional_words, words
+from gapbridge.corpus.origin import BadFieldError, Draft, Origin, identified, optional_words, words
 from gapbridge.errors import InputError
 
 
@@ -20,7 +20,7 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
             continue
         try:
             yield Draft(place, _record(origin, kind, row, number))
-        except BadField as error:
+        except BadFieldError as error:
             yield BadRow(origin.path, place, _named(row, "id"), str(error))
 
 
@@ -64,5 +64,5 @@ def _named(row: dict[str, Any], key: str) -> str | None:
     """The id of a bad row, as far as it has one."""
     try:
         return identified(row, key)
-    except BadField:
+    except BadFieldError:
         return None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gapbridge.corpus.manifest import BadRow
-from gapbridge.corpus.origin import BadField, Draft, Origin, identified, optional_words, words
+from gapbridge.corpus.origin import BadFieldError, Draft, Origin, identified, optional_words, words
 from gapbridge.corpus.records import PICTURED
 from gapbridge.errors import InputError
 
@@ -26,10 +26,10 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
         name = None
         try:
             if not isinstance(row, dict):
-                raise BadField("the row is not a JSON object")
+                raise BadFieldError("the row is not a JSON object")
             name = identified(row)
             yield _draft(origin, kind, row, name, place)
-        except BadField as error:
+        except BadFieldError as error:
             yield BadRow(origin.path, place, name, str(error))
 
 
@@ -67,19 +67,19 @@ def _picture(origin: Origin, kind: str, row: dict[str, Any]) -> str | None:
     if kind in PICTURED:
         return origin.picture(words(row, "image"))
     if kind == "language" and row.get("image") is not None:
-        raise BadField('"image" stands where only words are expected')
+        raise BadFieldError('"image" stands where only words are expected')
     return None
 
 
 def _turns(row: dict[str, Any], asked: bool) -> list[dict[str, str]]:
     """Questions with answers; `asked` says that the questions matter and may not be empty."""
     if "conversations" not in row:
-        raise BadField('"conversations" is missing')
+        raise BadFieldError('"conversations" is missing')
     spoken = row["conversations"]
     if not isinstance(spoken, list) or not spoken or not all(isinstance(one, dict) for one in spoken):
-        raise BadField('"conversations" is not a list of objects')
+        raise BadFieldError('"conversations" is not a list of objects')
     if [one.get("from") for one in spoken] != ["human", "gpt"] * (len(spoken) // 2):
-        raise BadField('"conversations" does not alternate between human and gpt')
+        raise BadFieldError('"conversations" does not alternate between human and gpt')
     return [
         {"question": _question(human) if asked else "", "answer": words(gpt, "value")}
         for human, gpt in zip(spoken[::2], spoken[1::2], strict=True)

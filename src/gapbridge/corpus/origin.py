@@ -42,13 +42,13 @@ class Origin:
     def picture(self, name: str) -> str:
         """The path, relative to the root, of the picture that a row calls `name`.
 
-        Raises BadField when it leaves the pictures' folder, InputError when that folder was never named.
+        Raises BadFieldError when it leaves the pictures' folder, InputError when that folder was never named.
         """
         folder = self._pictures
         try:
             return self.relative(artifacts.inside(folder, name))
         except (InputError, ValueError, RuntimeError) as error:  # ValueError: a NUL; RuntimeError: links in a circle
-            raise BadField("the path leaves its root") from error
+            raise BadFieldError("the path leaves its root") from error
 
     @cached_property
     def _pictures(self) -> Path:
@@ -64,7 +64,7 @@ class Origin:
         return resolved.relative_to(self.root.resolve()).as_posix()
 
 
-class BadField(Exception):
+class BadFieldError(Exception):
     """A row that cannot become a record; the message is the reason."""
 
 
@@ -88,9 +88,9 @@ class Reader(Protocol):
 
 
 def identified(row: dict[str, Any], key: str = "id") -> str:
-    """The id in `row`; integers count as text. Raises BadField."""
+    """The id in `row`; integers count as text. Raises BadFieldError."""
     if key not in row:
-        raise BadField(f'"{key}" is missing')
+        raise BadFieldError(f'"{key}" is missing')
     value = row[key]
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -98,9 +98,9 @@ def identified(row: dict[str, Any], key: str = "id") -> str:
 
 
 def words(row: dict[str, Any], key: str) -> str:
-    """The text under `key`, without the spaces around it. Raises BadField when missing, empty or no text."""
+    """The text under `key`, without the spaces around it. Raises BadFieldError when missing, empty or no text."""
     if key not in row:
-        raise BadField(f'"{key}" is missing')
+        raise BadFieldError(f'"{key}" is missing')
     return _words(row[key], key)
 
 
@@ -111,9 +111,9 @@ def optional_words(row: dict[str, Any], key: str) -> str | None:
 
 def _words(value: object, key: str) -> str:
     if not isinstance(value, str):
-        raise BadField(f'"{key}" is not a text')
+        raise BadFieldError(f'"{key}" is not a text')
     if not value.strip():
-        raise BadField(f'"{key}" is empty')
+        raise BadFieldError(f'"{key}" is empty')
     if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise BadField(f'"{key}" holds half a surrogate pair')
+        raise BadFieldError(f'"{key}" holds half a surrogate pair')
     return value.strip()

@@ -60,7 +60,7 @@ _DAMAGED = (
 _HEADER = threading.Lock()
 
 
-class BadPicture(Exception):
+class BadPictureError(Exception):
     """A file that is no usable picture; the message is a reason for the quarantine."""
 
 
@@ -89,7 +89,7 @@ class Pictures:
         """
         try:
             return decode(io.BytesIO(self.read(locator)), max_pixels=None)
-        except BadPicture as error:
+        except BadPictureError as error:
             raise ArtifactError(f"{locator}: {error}; run `gapbridge ingest` again") from error
 
     def read(self, locator: str) -> bytes:
@@ -135,7 +135,7 @@ class _Tar:
 def inspect(path: Path, max_pixels: int) -> PictureFacts:
     """Decode the picture at `path` once, whole.
 
-    Raises BadPicture with the reason when it has more than `max_pixels` pixels (seen before decoding), is
+    Raises BadPictureError with the reason when it has more than `max_pixels` pixels (seen before decoding), is
     damaged, truncated, or no picture at all.
     """
     try:
@@ -148,38 +148,38 @@ def inspect(path: Path, max_pixels: int) -> PictureFacts:
                 shown.height,
             )
     except FileNotFoundError as error:
-        raise BadPicture("the picture's file is missing") from error
+        raise BadPictureError("the picture's file is missing") from error
     except OSError as error:
-        raise BadPicture("the picture's file cannot be read") from error
+        raise BadPictureError("the picture's file cannot be read") from error
 
 
 def decode(handle: BinaryIO, max_pixels: int | None) -> Image.Image:
     """The picture in `handle` as RGB, turned as its EXIF says, transparency over white; its first frame if it moves.
 
-    Raises BadPicture with the reason.
+    Raises BadPictureError with the reason.
     """
     with _HEADER, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         picture = _opened(handle)
     if max_pixels is not None and picture.width * picture.height > max_pixels:
-        raise BadPicture(f"more than {max_pixels} pixels (ingest.max_image_pixels)")
+        raise BadPictureError(f"more than {max_pixels} pixels (ingest.max_image_pixels)")
     if picture.mode not in _EIGHT_BIT_MODES:
-        raise BadPicture(f"pixels of mode {picture.mode}, not of 8 bits a channel")
+        raise BadPictureError(f"pixels of mode {picture.mode}, not of 8 bits a channel")
     try:
         return _flat(ImageOps.exif_transpose(picture))
     except _DAMAGED as error:
-        raise BadPicture("the picture is truncated or damaged") from error
+        raise BadPictureError("the picture is truncated or damaged") from error
 
 
 def _opened(handle: BinaryIO) -> Image.Image:
     try:
         return Image.open(handle, formats=_FORMATS)
     except Image.DecompressionBombError as error:
-        raise BadPicture("a picture so large that Pillow takes it for a decompression bomb") from error
+        raise BadPictureError("a picture so large that Pillow takes it for a decompression bomb") from error
     except UnidentifiedImageError as error:
-        raise BadPicture("not a picture in a known format") from error
+        raise BadPictureError("not a picture in a known format") from error
     except _DAMAGED as error:
-        raise BadPicture("the picture is truncated or damaged") from error
+        raise BadPictureError("the picture is truncated or damaged") from error
 
 
 def _flat(picture: Image.Image) -> Image.Image:

@@ -5,7 +5,7 @@ from typing import Any
 
 from gapbridge.corpus import jsonl
 from gapbridge.corpus.manifest import BadRow
-from gapbridge.corpus.origin import BadField, Draft, Origin, identified, optional_words, words
+from gapbridge.corpus.origin import BadFieldError, Draft, Origin, identified, optional_words, words
 
 
 def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
@@ -19,7 +19,7 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
         try:
             name = identified(row, "question_id")
             yield _draft(origin, row, name, place)
-        except BadField as error:
+        except BadFieldError as error:
             yield BadRow(origin.path, place, name, str(error))
 
 
@@ -29,7 +29,7 @@ def _draft(origin: Origin, row: dict[str, Any], name: str, place: str) -> Draft:
     if benchmark == "pope":
         answer = answer.lower()
     if benchmark == "pope" and answer not in ("yes", "no"):
-        raise BadField('"label" of a pope question is neither yes nor no')
+        raise BadFieldError('"label" of a pope question is neither yes nor no')
     picture = origin.picture(words(row, "image"))
     record = {
         "id": name,

@@ -1,0 +1,135 @@
+"""The stage that turns sources into records."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars
+import pytest
+
+from gapbridge import artifacts
+from gapbridge.corpus.manifest import read_manifest
+from gapbridge.corpus.pictures import Pictures
+from gapbridge.corpus.records import SETS
+from gapbridge.errors import InputError
+
+
+@pytest.fixture
+def ingest(run_bare: Callable[[str], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """Runs the stage."""
+    return lambda: run_bare("ingest")
+
+
+@pytest.fixture
+def stopped(ingest: Callable[[], dict[str, Any]], workspace: Path) -> Callable[[], str]:
+    """Runs the stage and returns the one line by which it stops; nothing half-written is left."""
+
+    def line() -> str:
+        with pytest.raises(InputError) as caught:
+            ingest()
+        assert not list((workspace / "artifacts").glob("*ingest*"))
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return line
+
+
+def test_a_users_files_become_seven_manifests(
+    user_files: Path, workspace: Path, ingest: Callable[[], dict[str, Any]]
+) -> None:
+    metrics = ingest()
+    for name, kind in SETS.items():
+        folder = workspace / "artifacts/ingest" / name
+        assert read_manifest(folder).height == metrics["sets"][name]["rows"] == 6
+        assert json.loads((folder / "ingest.json").read_text())["kind"] == kind
+    assert metrics["disjoint"]["pairs"]["texts/images"] == {"shared_groups": 0, "shared_pictures": 0}
+    folder = workspace / "artifacts/ingest/probe"
+    record = read_manifest(folder).row(0, named=True)
+    assert Pictures(folder, workspace).load(record["image"]).size == (record["width"], record["height"])
+
+
+def test_two_runs_give_the_same_bytes_and_no_path_of_the_machine(
+    user_files: Path, workspace: Path, ingest: Callable[[], dict[str, Any]]
+) -> None:
+    metrics = ingest()
+    first = artifacts.dvc_digest(workspace / "artifacts/ingest")
+    assert ingest() == metrics
+    assert artifacts.dvc_digest(workspace / "artifacts/ingest") == first
+    for path in (workspace / "artifacts/ingest").rglob("*.*"):
+        assert str(workspace).encode() not in path.read_bytes()
+
+
+def test_too_many_bad_rows_stop_the_stage_and_can_be_looked_up(
+    user_files: Path,
+    workspace: Path,
+    set_params: Callable[..., None],
+    ingest: Callable[[], dict[str, Any]],
+    stopped: Callable[[], str],
+) -> None:
+    with (user_files / "texts.jsonl").open("a") as handle:
+        handle.write('{"id": "x"}\n{"id": \n{"id": "y"}\n')
+    line = stopped()
+    assert line.startswith('data/texts.jsonl line 7: "text" is missing (2 such rows; in all 3 of the 9 rows')
+    table = workspace / re.search(r"stand in (\S+),", line)[1]
+    assert polars.read_parquet(table)["where"].to_list() == [f"data/texts.jsonl line {n}" for n in (7, 8, 9)]
+    set_params(ingest={"max_bad_fraction": 0.5})
+    metrics = ingest()["sets"]["texts"]
+    assert (metrics["rows"], metrics["quarantined"]) == (6, 3)
+    assert metrics["reasons"] == {'"text" is missing': 2, "the line does not parse as JSON": 1}
+
+
+def test_the_table_of_bad_rows_goes_when_the_data_is_mended(
+    user_files: Path, workspace: Path, ingest: Callable[[], dict[str, Any]], stopped: Callable[[], str]
+) -> None:
+    whole = (user_files / "texts.jsonl").read_text()
+    (user_files / "texts.jsonl").write_text(whole + "{}\n")
+    stopped()
+    (user_files / "texts.jsonl").write_text(whole)
+    ingest()
+    assert not list((workspace / "runs").rglob("quarantine*"))
+
+
+def test_too_few_rows_and_overlapping_sets_stop_the_stage(
+    user_files: Path, workspace: Path, set_params: Callable[..., None], stopped: Callable[[], str]
+) -> None:
+    set_params(ingest={"min_rows": 7})
+    assert stopped() == "sources.texts: 6 good rows in data/texts.jsonl, ingest.min_rows is 7"
+    set_params(ingest={"min_rows": 1})
+    (user_files / "texts.jsonl").write_text('{"text": "a", "group_id": "data/images/2.png"}\n')
+    assert "texts and sources.images share 1 group (the first: data/images/2.png)" in stopped()
+
+
+def test_a_benchmark_picture_under_another_name_in_training_stops_the_stage(
+    user_files: Path, workspace: Path, stopped: Callable[[], str]
+) -> None:
+    (user_files / "images/copy.png").write_bytes((user_files / "benchmark/1.png").read_bytes())
+    assert "sources.images and sources.benchmark share 1 picture file" in stopped()
+
+
+def test_rows_is_a_limit_and_a_null_set_is_empty(
+    user_files: Path, workspace: Path, set_params: Callable[..., None], ingest: Callable[[], dict[str, Any]]
+) -> None:
+    texts = {"format": "jsonl", "path": "data/texts.jsonl", "rows": 5}
+    set_params(sources={"texts": texts, "llm": None})
+    sets = ingest()["sets"]
+    assert (sets["texts"]["rows"], sets["llm"]["rows"]) == (5, 0)
+    assert read_manifest(workspace / "artifacts/ingest/llm").height == 0
+
+
+def test_the_world_gives_every_set_and_is_apart(
+    workspace: Path, set_params: Callable[..., None], ingest: Callable[[], dict[str, Any]]
+) -> None:
+    rows = {"texts": 60, "images": 40, "encoder": 64, "llm": 60, "instruct": 40, "probe": 40, "benchmark": 12}
+    set_params(sources={name: {"format": "world", "rows": count} for name, count in rows.items()})
+    sets = ingest()["sets"]
+    expected = {**rows, "benchmark": 6 * 12 + 5 * 3}
+    assert {name: entry["rows"] for name, entry in sets.items()} == expected
+    folder = workspace / "artifacts/ingest/instruct"
+    records = read_manifest(folder)
+    pictures = Pictures(folder, workspace)
+    assert all(pictures.load(locator).size == (64, 64) for locator in records["image"])
+    first = artifacts.dvc_digest(workspace / "artifacts/ingest")
+    ingest()
+    assert artifacts.dvc_digest(workspace / "artifacts/ingest") == first
