@@ -1,4 +1,4 @@
-"""The surroundings' side of the pipeline: Prefect flows. They drive DVC as a program and import nothing of gapbridge."""
+"""Prefect flows around the pipeline. They drive DVC as a program and import nothing of gapbridge."""
 
 import os
 

@@ -45,7 +45,7 @@ def graph(workspace: Path) -> dict[str, set[str]]:
     try:
         with Repo(str(workspace)) as repo:
             edges = repo.index.graph
-            waits_for = {stage.addressing: {dep.addressing for dep in edges.successors(stage)} for stage in edges.nodes}
+            waits_for = {stage.name: {dep.name for dep in edges.successors(stage)} for stage in edges.nodes}
     except DvcException as error:
         raise PipelineError(f"{workspace}: {' '.join(str(error).split())}") from error
     return {

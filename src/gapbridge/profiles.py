@@ -23,11 +23,11 @@ def profile_text(workspace: Path, name: str) -> str:
 
     Raises InputError for an unknown profile, or one whose values params.py refuses.
     """
-    default = _path(workspace, DEFAULT).read_text(encoding="utf-8")
+    path = _path(workspace, name)
     if name == DEFAULT:
-        return default
-    values = overlay(yaml.safe_load(default), _values(_path(workspace, name)))
-    check_params(values, _path(workspace, name))
+        return path.read_text(encoding="utf-8")
+    values = overlay(_values(_path(workspace, DEFAULT)), _values(path))
+    check_params(values, path)
     header = f"# Written by `gapbridge profile {name}`; `gapbridge profile default` goes back.\n"
     return header + yaml.safe_dump(values, sort_keys=False, width=120, allow_unicode=True)
 

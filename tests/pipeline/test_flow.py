@@ -1,0 +1,161 @@
+"""The flow on a toy pipeline: what it promises does not depend on what the stages do."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows import pipeline
+
+FLOW = [sys.executable, "-m", "flows.train"]
+STAGES = {"sources", "left", "right", "each@x", "each@y", "each@z", "last"}
+
+
+def run_flow(workspace: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        FLOW, cwd=workspace, env=env, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def locked(workspace: Path) -> set[str]:
+    return set(yaml.safe_load((workspace / "dvc.lock").read_text())["stages"])
+
+
+def ignore(line: str) -> None:
+    """Nobody reads it."""
+
+
+def test_a_stage_runs_is_cached_or_fails_with_its_own_words(toy: Path) -> None:
+    for stage in ("sources", "left", "right", "each@x"):
+        assert pipeline.run_stage(toy, stage, ignore).status == "ran"
+    assert pipeline.run_stage(toy, "left", ignore).status == "cached"
+    (toy / "last.sh").write_text("printf 'step 1\\rstep 2\\r'; echo 'error: shard 3: damaged' >&2; exit 1")
+    lines: list[str] = []
+    outcome = pipeline.run_stage(toy, "last", lines.append)
+    assert (outcome.status, outcome.reason) == ("failed", "shard 3: damaged")
+    assert lines.index("step 1") + 1 == lines.index("step 2")
+    assert "last" not in locked(toy)
+
+
+def test_a_quiet_stage_gives_signs_of_life(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "QUIET_SECONDS", 0.2)
+    pipeline.run_stage(toy, "sources", ignore)
+    lines: list[str] = []
+    pipeline.run_stage(toy, "left", lines.append)
+    assert any(line.startswith("left: at work for") for line in lines)
+
+
+def test_the_longest_chain_goes_first(toy: Path) -> None:
+    assert list(pipeline.graph(toy))[:3] == ["sources", "left", "each@x"]
+    (toy / "dvc.yaml").write_text("stages: [")
+    with pytest.raises(pipeline.PipelineError, match=r"dvc\.yaml"):
+        pipeline.graph(toy)
+
+
+def test_the_flow_brings_all_up_to_date_then_finds_nothing_to_do(toy: Path, toy_environment: dict[str, str]) -> None:
+    first = run_flow(toy, toy_environment)
+    assert first.returncode == 0, first.stdout
+    assert locked(toy) == STAGES and (toy / "o" / "last").read_text() == "11"
+    second = run_flow(toy, toy_environment)
+    assert second.returncode == 0 and second.stdout.count("Cached(") == len(STAGES) - 1
+    assert "Traceback" not in first.stdout.split("Finished in state Completed()")[0]
+
+
+def test_a_failure_ends_the_flow_with_one_line_and_nothing_after_it(toy: Path, toy_environment: dict[str, str]) -> None:
+    (toy / "dvc.yaml").write_text((toy / "dvc.yaml").read_text().replace("sleep 1; cp o/sources o/left", "sh last.sh"))
+    (toy / "last.sh").write_text("echo 'error: captions.jsonl line 4: \"id\" is missing' >&2; exit 1")
+    done = run_flow(toy, toy_environment)
+    assert done.returncode == 1 and "Traceback" not in done.stdout and "NoneType" not in done.stdout
+    assert 'error: left: captions.jsonl line 4: "id" is missing' in done.stdout.splitlines()
+    assert not locked(toy) & {"left", "each@x", "each@y", "each@z", "last"}
+
+
+@pytest.mark.slow
+def test_a_second_flow_waits_for_the_first(toy: Path, toy_environment: dict[str, str]) -> None:
+    (toy / "last.sh").write_text("sleep 8; cat o/right o/x > o/last")
+    flows = [
+        subprocess.Popen(
+            FLOW, cwd=toy, env=toy_environment | {"PREFECT_HOME": str(toy / home)},
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        for home in ("one", "two")
+    ]  # fmt: skip
+    said = [flow.communicate()[0] for flow in flows]
+    assert [flow.returncode for flow in flows] == [0, 0], said
+    assert sum("waiting for it to end" in text for text in said) == 1
+    assert locked(toy) == STAGES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopping_the_flow_stops_the_stage(toy: Path, toy_environment: dict[str, str], number: int) -> None:
+    (toy / "last.sh").write_text("echo $$ > pid; sleep 300")
+    flow = subprocess.Popen(FLOW, cwd=toy, env=toy_environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: (toy / "pid").exists() and (toy / "pid").read_text().strip() != "", 60)
+    stage = int((toy / "pid").read_text())
+    os.kill(flow.pid, number)
+    assert flow.wait(60) != 0
+    assert not Path(f"/proc/{stage}").exists()
+    (toy / "last.sh").write_text("cat o/right o/x > o/last")
+    assert run_flow(toy, toy_environment).returncode == 0
+
+
+@pytest.fixture
+def server(tmp_path: Path, toy_environment: dict[str, str]) -> Iterator[str]:
+    """A running `prefect server start`; its API's address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"]
+    with (tmp_path / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, env=toy_environment, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}/api"
+    try:
+        wait_for(lambda: answers(f"{address}/health"), 90)
+        yield address
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+@pytest.mark.slow
+def test_a_running_server_shows_the_run(toy: Path, toy_environment: dict[str, str], server: str) -> None:
+    env = toy_environment | {"PREFECT_API_URL": server}
+    assert [run_flow(toy, env).returncode for _ in range(2)] == [0, 0]
+    runs = post(f"{server}/task_runs/filter", {"limit": 200})
+    assert {run["name"] for run in runs} == STAGES and len(runs) == 2 * len(STAGES)
+    assert sum(run["state"]["name"] == "Cached" for run in runs) == len(STAGES) - 1
+    logs = post(f"{server}/logs/filter", {"limit": 200})
+    assert any(log["message"].startswith("Running stage 'last'") for log in logs)
+    (artifact,) = post(f"{server}/artifacts/latest/filter", {})
+    assert artifact["key"] == "summary" and "| last | Cached |" in artifact["data"]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=2) as reply:
+            return reply.status == 200
+    except OSError:
+        return False
+
+
+def post(address: str, query: dict[str, object]) -> list[dict[str, object]]:
+    request = urllib.request.Request(address, json.dumps(query).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        return json.load(reply)

@@ -1,0 +1,86 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gapbridge import cli
+
+
+def gapbridge(workspace: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = "from gapbridge.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=workspace, capture_output=True, text=True, check=False
+    )
+
+
+def test_help_names_every_command_and_is_quick(workspace: Path) -> None:
+    started = time.perf_counter()
+    done = gapbridge(workspace, "--help")
+    assert time.perf_counter() - started < 1.5
+    for command in ("sources", "report", "align", "ask", "describe", "profile", "summary"):
+        assert f"\n  {command} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["profile", "huge"], "profile huge"),
+        (["ask", "picture.png", "what?"], "no trained model"),
+        (["describe", "picture.png"], "no trained model"),
+        (["realign"], "artifacts/embed"),
+    ],
+)
+def test_an_expected_error_is_one_line_and_leaves_nothing(workspace: Path, arguments: list[str], said: str) -> None:
+    done = gapbridge(workspace, *arguments)
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and said in line
+    assert not (workspace / "artifacts" / "realign").exists() and not (workspace / "metrics").exists()
+
+
+def test_wrong_params_stop_a_stage_before_it_starts(workspace: Path) -> None:
+    (workspace / "params.yaml").write_text("seed: 0\n")
+    done = gapbridge(workspace, "sources")
+    assert done.returncode == 1 and "params.yaml" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert sorted(path.name for path in workspace.iterdir()) == ["dvc.yaml", "params.yaml"]
+
+
+@pytest.mark.parametrize("arguments", [["embed"], ["embed", "videos"], ["nonsense"]])
+def test_wrong_usage_exits_with_2(workspace: Path, arguments: list[str]) -> None:
+    assert gapbridge(workspace, *arguments).returncode == 2
+
+
+def test_telemetry_is_off_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DO_NOT_TRACK", "0")
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert os.environ["DO_NOT_TRACK"] == "0" and os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+def test_a_stage_dies_with_the_dvc_that_started_it() -> None:
+    child = (
+        "from gapbridge.stages.runner import die_with_parent; import time\n"
+        "die_with_parent(); print('up', flush=True); time.sleep(60)"
+    )
+    parent = (
+        "import subprocess, sys\n"
+        f"process = subprocess.Popen([sys.executable, '-c', {child!r}]); print(process.pid, flush=True); process.wait()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    child_pid = int(process.stdout.readline())
+    assert process.stdout.readline() == "up\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and Path(f"/proc/{child_pid}").exists():
+        time.sleep(0.05)
+    assert not Path(f"/proc/{child_pid}").exists()

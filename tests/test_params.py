@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gapbridge.errors import InputError
+from gapbridge.params import load_params
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("seed: 0", "sead: 0", "seed"),
+        ("seed: 0", "seed: zero", "seed"),
+        ("method: realign", "method: magic", r"realign\.method"),
+        ("holdout: 0.1", "holdout: 1.5", r"realign\.holdout"),
+        ("holdout: 0.1", "holdout: '0.1'", r"realign\.holdout"),
+        ("rows: 4000", "rows: 4000\n  colour: red", r"geometry\.colour"),
+        ("texts: {format: world, rows: 20000}", "texts: {format: world}", r"sources\.texts: .*needs rows"),
+        ("texts: {format: world, rows: 20000}", "texts: {format: jsonl}", r"sources\.texts: .*needs path"),
+        ("geometry:", "  : :", "not YAML"),
+    ],
+)
+def test_a_wrong_param_is_named_in_one_line(workspace: Path, old: str, new: str, named: str) -> None:
+    path = workspace / "params.yaml"
+    text = (Path(__file__).parents[1] / "profiles" / "default.yaml").read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match=named) as caught:
+        load_params(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_section_or_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="gapbridge profile default"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("[]")
+    with pytest.raises(InputError, match="one section a stage"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_params_cannot_change_once_read(workspace: Path) -> None:
+    params = load_params(workspace / "params.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        params.seed = 1  # type: ignore[misc]
+    assert yaml.safe_load((workspace / "params.yaml").read_text())["seed"] == params.seed
