@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForCausalLM, Gemma2Config, Lfm2Config, LlamaConfig, PreTrainedModel, Qwen2Config
 
-from gapbridge.model.assemble import AdapterShape, ImageCap, ImageTower, assemble, make_processor, save
+from gapbridge.model.assemble import AdapterShape, ImageCap, ImageTower, assemble, make_processor, placeholder, save
 from gapbridge.model.vision import build_tower
 from gapbridge.model.vlm import GapbridgeForConditionalGeneration
 from gapbridge.train.prompts import Prompter
@@ -52,7 +52,7 @@ def image_tower() -> ImageTower:
     visual = build_tower(architecture)
     visual.train()(torch.randn(8, 3, 32, 32))
     preprocess = {"size": [32, 32], "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "interpolation": "bicubic"}
-    return ImageTower(visual.eval(), architecture, preprocess, WIDTH)
+    return ImageTower(visual.eval(), architecture, preprocess)
 
 
 def pictures(count: int = 4) -> list[Image.Image]:
@@ -73,9 +73,8 @@ def build(tokenizer: Any) -> Callable[..., GapbridgeForConditionalGeneration]:
 
     def make(family: str = "lfm2", expansion: Any = "heads") -> GapbridgeForConditionalGeneration:
         cap = ImageCap(np.linspace(-0.1, 0.2, WIDTH), np.full(WIDTH, 0.2))
-        placeholder = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         shape = AdapterShape(24, TOKENS, expansion)
-        return assemble(language_model(family), placeholder, image_tower(), shape, cap, seed=5)
+        return assemble(language_model(family), placeholder(tokenizer, IMAGE_TOKEN), image_tower(), shape, cap, seed=5)
 
     return make
 

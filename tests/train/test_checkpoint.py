@@ -8,7 +8,8 @@ from safetensors import safe_open
 
 from gapbridge.errors import ArtifactError
 from gapbridge.train import checkpoint
-from tests.train import tiny
+
+from . import tiny
 
 
 def _trained() -> tuple[tiny.Plain, torch.optim.AdamW]:

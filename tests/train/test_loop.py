@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from gapbridge.errors import ArtifactError, TrainingError
 from gapbridge.train.loop import Group, History, Settings, StepLoss, fit
-from tests.train import tiny
+
+from . import tiny
 
 Seen = list[tuple[int, dict[str, float]]]
 
@@ -63,10 +64,11 @@ def test_it_learns_and_reports() -> None:
     assert {"loss", "gradient_norm", "tokens_per_second", "samples_per_second"} <= set(notes.seen[0][1])
 
 
-def test_two_ranks_match_one(tmp_path: Path) -> None:
+def test_two_ranks_match_one(tmp_path: Path, checkout: Path) -> None:
     result = tmp_path / "losses.json"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*torchrun, "-m", "tests.train.tiny", str(result)], check=True, timeout=120, capture_output=True)
+    command = [*torchrun, "-m", "tests.train.tiny", str(result)]
+    subprocess.run(command, check=True, timeout=120, capture_output=True, cwd=checkout)
     two = json.loads(result.read_text())
     one = tiny.plain_run()
     assert two["losses"] == pytest.approx(one.losses, abs=1e-5)

@@ -33,7 +33,6 @@ class ImageTower:
     """open_clip's `model_cfg`."""
     preprocess_cfg: dict[str, Any]
     """open_clip's `preprocess_cfg`."""
-    width: int
 
 
 @dataclass(frozen=True)
@@ -56,30 +55,41 @@ class ImageCap:
 def assemble(
     language_model: PreTrainedModel,
     image_token_id: int,
-    tower: ImageTower,
+    tower: ImageTower | None,
     shape: AdapterShape,
     cap: ImageCap,
     seed: int,
 ) -> GapbridgeForConditionalGeneration:
     """The whole model: the language model's and the encoder's own weights, an adapter drawn from `seed`.
 
+    Without a tower it reads vectors alone, which is all that stage 1 needs.
     Raises InputError when the language model computes its logits in a way that this model would not keep.
     """
-    config = _config(language_model, image_token_id, tower, shape)
+    config = _config(language_model, image_token_id, tower, shape, len(cap.mean))
     with torch.device("meta"):  # every part is replaced at once
         model = GapbridgeForConditionalGeneration(config)
     model.lm_head = language_model.get_output_embeddings()
     model.model.language_model = getattr(language_model, language_model.base_model_prefix)
-    model.model.vision_tower = _tower(config.vision_config, tower)
+    model.model.vision_tower = _tower(config.vision_config, tower) if tower else None
     model.model.multi_modal_projector = _adapter(config, cap, model.get_input_embeddings().weight, seed)
     _demand_same_logits(language_model, model)
     return model.eval()
 
 
-def make_processor(tokenizer: Any, tower: ImageTower, visual_tokens: int, image_token: str) -> GapbridgeProcessor:
-    """The processor of the model; the tokenizer learns the placeholder and a padding token where it lacks one."""
+def placeholder(tokenizer: Any, image_token: str) -> int:
+    """The id of the placeholder, which the tokenizer learns if it lacks it.
+
+    It may lie outside the language model's vocabulary: the model never looks it up.
+    """
     if image_token not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"additional_special_tokens": [image_token]})
+    token_id: int = tokenizer.convert_tokens_to_ids(image_token)
+    return token_id
+
+
+def make_processor(tokenizer: Any, tower: ImageTower, visual_tokens: int, image_token: str) -> GapbridgeProcessor:
+    """The processor of the model; the tokenizer learns the placeholder and a padding token where it lacks one."""
+    placeholder(tokenizer, image_token)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
@@ -103,15 +113,13 @@ def save(model: GapbridgeForConditionalGeneration, processor: GapbridgeProcessor
 
 
 def _config(
-    language_model: PreTrainedModel, image_token_id: int, tower: ImageTower, shape: AdapterShape
+    language_model: PreTrainedModel, image_token_id: int, tower: ImageTower | None, shape: AdapterShape, width: int
 ) -> GapbridgeConfig:
-    vision = GapbridgeVisionConfig(
-        hidden_size=tower.width,
-        image_size=_image_size(tower.preprocess_cfg),
-        architecture=tower.architecture,
-    )
+    pictures = {}
+    if tower:
+        pictures = {"image_size": _image_size(tower.preprocess_cfg), "architecture": tower.architecture}
     return GapbridgeConfig(
-        vision_config=vision,
+        vision_config=GapbridgeVisionConfig(hidden_size=width, **pictures),
         text_config=language_model.config.get_text_config(),
         image_token_index=image_token_id,
         image_seq_length=shape.visual_tokens,

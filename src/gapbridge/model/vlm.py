@@ -31,7 +31,8 @@ class GapbridgeModel(LlavaModel):
 
     def __init__(self, config: GapbridgeConfig) -> None:
         LlavaPreTrainedModel.__init__(self, config)  # Llava's own would build its parts
-        self.vision_tower = PooledVisionTower(config.vision_config)
+        pictured = config.vision_config.architecture is not None
+        self.vision_tower = PooledVisionTower(config.vision_config) if pictured else None
         self.multi_modal_projector = Adapter(config)
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
@@ -46,6 +47,8 @@ class GapbridgeModel(LlavaModel):
         if (pixel_values is None) == (visual_embeds is None):
             raise ValueError("give either pixel_values or visual_embeds")
         if visual_embeds is None:
+            if self.vision_tower is None:
+                raise ValueError("this model has no vision tower: give visual_embeds")
             visual_embeds = self.vision_tower(pixel_values).pooler_output
         return BaseModelOutputWithPooling(pooler_output=self.multi_modal_projector(visual_embeds))
 

@@ -1,0 +1,78 @@
+"""instruct: stage 2, adapter and language model learn to answer about pictures (arXiv 2602.07026 §5).
+
+Reads dialogues with the vectors of their pictures (or, without any picture, the aligned vectors of their contexts),
+the encoder, the language model and the adapter; writes the final model as a Hugging Face directory, its losses in
+training/losses.parquet.
+"""
+
+from typing import Any
+
+import torch
+
+from gapbridge.align.alignment import Alignment
+from gapbridge.corpus.manifest import read_manifest
+from gapbridge.embeddings.encoders import load_encoder
+from gapbridge.embeddings.shards import Shards
+from gapbridge.errors import ArtifactError, InputError
+from gapbridge.model.assemble import AdapterShape, ImageCap, ImageTower, assemble, make_processor, placeholder, save
+from gapbridge.stages.pretrain import course_of
+from gapbridge.stages.runner import StageRun
+from gapbridge.train.batches import Vectors
+from gapbridge.train.examples import AlignedTextVectors, ImageVectors, dialogue_examples
+from gapbridge.train.language import load_llm
+from gapbridge.train.prompts import Prompter
+from gapbridge.train.tokens import IMAGE_TOKEN
+from gapbridge.train.visual import Material, groups_of, load_adapter, read_card, train
+
+
+def run(stage: StageRun) -> dict[str, Any]:
+    """Train adapter and language model, each at its own learning rate, and write the whole model."""
+    settings = stage.params.instruct
+    torch.set_num_threads(settings.threads)
+    card = read_card(stage.artifact("pretrain"))
+    llm, tokenizer = load_llm(stage.artifact("llm"))
+    prompter = Prompter(tokenizer)
+    tower = _tower(stage, card["encoder_fingerprint"])
+    shape = AdapterShape(card["hidden_size"], card["visual_tokens"], card["expansion"])
+    alignment = Alignment.load(stage.artifact("realign"), fingerprint=card["encoder_fingerprint"])
+    cap = ImageCap(alignment.image_mean, alignment.image_std)
+    model = assemble(llm, placeholder(tokenizer, IMAGE_TOKEN), tower, shape, cap, stage.params.seed)
+    load_adapter(stage.artifact("pretrain"), model.model.multi_modal_projector)
+    groups = [
+        *groups_of(model.model.multi_modal_projector, settings.training.learning_rate, settings.training.weight_decay),
+        *groups_of(llm, settings.llm_learning_rate, settings.training.weight_decay),
+    ]
+    material = _material(stage, alignment, prompter, shape.visual_tokens)
+    course = course_of(settings.training, settings.checkpoint, stage.params.seed)
+    history, figures = train(model, groups, material, course, stage.scratch, stage.tracker, "instruct")
+    processor = make_processor(tokenizer, tower, shape.visual_tokens, IMAGE_TOKEN)
+    save(model.cpu(), processor, prompter.end_id, stage.out)
+    (stage.out / "training").mkdir()
+    history.frame().write_parquet(stage.out / "training" / "losses.parquet")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"source": settings.source, "visual_tokens": shape.visual_tokens, "parameters": parameters} | figures
+
+
+def _tower(stage: StageRun, fingerprint: str) -> ImageTower:
+    encoder = load_encoder(stage.artifact("encoder"), threads=stage.params.instruct.threads)
+    if encoder.fingerprint != fingerprint:
+        raise ArtifactError("artifacts/encoder: not the encoder that the adapter was trained for; run pretrain again")
+    return ImageTower(encoder.visual, encoder.architecture, encoder.preprocess_cfg)
+
+
+def _material(stage: StageRun, alignment: Alignment, prompter: Prompter, visual_tokens: int) -> Material:
+    manifest = read_manifest(stage.artifact("ingest", "instruct"))
+    shards, vectors = _vectors(stage, alignment)
+    examples = dialogue_examples(prompter, manifest["turns"].to_list(), visual_tokens)
+    return Material(examples, manifest["group_id"].to_list(), vectors, shards.places(manifest["id"].to_list()))
+
+
+def _vectors(stage: StageRun, alignment: Alignment) -> tuple[Shards, Vectors]:
+    folder = stage.artifact("embed", "instruct")
+    if stage.params.instruct.source == "real_image":
+        shards = Shards.open(folder / "images", alignment.fingerprint, alignment.width)
+        return shards, ImageVectors(shards)
+    if not (folder / "texts").exists():
+        raise InputError("instruct.source aligned_text: some rows have no context; give each one, or use real_image")
+    shards = Shards.open(folder / "texts", alignment.fingerprint, alignment.width)
+    return shards, AlignedTextVectors(shards, alignment)

@@ -1,0 +1,88 @@
+"""pretrain: stage 1, the adapter learns to let the frozen language model read vectors (arXiv 2602.07026 §5).
+
+Reads texts with their vectors, aligned on the fly (or, as a control, pictures' vectors with their captions), the
+alignment and the language model; writes adapter.safetensors, adapter.json and losses.parquet.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from gapbridge.align.alignment import Alignment
+from gapbridge.corpus.manifest import read_manifest
+from gapbridge.embeddings.shards import Shards
+from gapbridge.errors import InputError
+from gapbridge.model.assemble import AdapterShape, ImageCap, assemble, placeholder
+from gapbridge.params import Checkpointing, Optimiser
+from gapbridge.stages.runner import StageRun
+from gapbridge.train.examples import AlignedTextVectors, ImageVectors, caption_examples
+from gapbridge.train.language import load_llm
+from gapbridge.train.prompts import Prompter
+from gapbridge.train.tokens import IMAGE_TOKEN
+from gapbridge.train.visual import Course, Material, groups_of, save_adapter, train
+
+
+def run(stage: StageRun) -> dict[str, Any]:
+    """Train the adapter, or write it untrained where `enabled` is false; the figures say which."""
+    settings = stage.params.pretrain
+    torch.set_num_threads(settings.threads)
+    llm, tokenizer = load_llm(stage.artifact("llm"))
+    alignment = Alignment.load(stage.artifact("realign"))
+    shape = AdapterShape(**settings.adapter.model_dump())
+    image_token_id = placeholder(tokenizer, IMAGE_TOKEN)
+    cap = ImageCap(alignment.image_mean, alignment.image_std)
+    model = assemble(llm, image_token_id, None, shape, cap, stage.params.seed)
+    adapter = model.model.multi_modal_projector
+    figures: dict[str, Any] = {}
+    if settings.enabled:
+        material = _material(stage, alignment, Prompter(tokenizer))
+        groups = groups_of(adapter, settings.training.learning_rate, settings.training.weight_decay)
+        _shrink_frozen(model.model.language_model)
+        course = course_of(settings.training, settings.checkpoint, stage.params.seed)
+        history, figures = train(model, groups, material, course, stage.scratch, stage.tracker, "pretrain")
+        history.frame().write_parquet(stage.out / "losses.parquet")
+    source = settings.source if settings.enabled else None
+    method = alignment.method if source == "aligned_text" else None
+    save_adapter(stage.out, adapter, {**asdict(shape), "encoder_fingerprint": alignment.fingerprint, "source": source})
+    told = {"enabled": settings.enabled, "trained": settings.enabled, "source": source, "aligner": method}
+    return told | {"visual_tokens": shape.visual_tokens} | figures
+
+
+def course_of(training: Optimiser, checkpoint: Checkpointing, seed: int) -> Course:
+    """The params of a training section as the training rooms take them."""
+    return Course(
+        training.steps,
+        training.batch_size,
+        training.warmup_fraction,
+        training.beta2,
+        training.clip_norm,
+        checkpoint.every_steps,
+        checkpoint.heldout_every_steps,
+        checkpoint.heldout_rows,
+        seed,
+    )
+
+
+def _material(stage: StageRun, alignment: Alignment, prompter: Prompter) -> Material:
+    settings = stage.params.pretrain
+    paired = settings.source == "paired_image"
+    name, column = ("images", "caption") if paired else ("texts", "text")
+    manifest = read_manifest(stage.artifact("ingest", name))
+    if manifest[column].null_count():
+        raise InputError(
+            "pretrain.source paired_image: the pictures have no captions; set sources.images.captions to true"
+        )
+    shards = Shards.open(stage.artifact("embed", name, name), alignment.fingerprint, alignment.width)
+    examples = caption_examples(
+        prompter, manifest[column].to_list(), settings.instruction, settings.adapter.visual_tokens
+    )
+    vectors = ImageVectors(shards) if paired else AlignedTextVectors(shards, alignment)
+    return Material(examples, manifest["group_id"].to_list(), vectors, shards.places(manifest["id"].to_list()))
+
+
+def _shrink_frozen(language_model: torch.nn.Module) -> None:
+    """On a GPU frozen weights need no more than bf16; buffers (the rotary tables) stay exact."""
+    if torch.cuda.is_available():
+        for parameter in language_model.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
