@@ -71,6 +71,8 @@ class _Draws:
         self.name = name
         self._key = (seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]))
         self.scenes = self._scenes(self.random(), rows)
+        share = SHORT_SHARE if name in ("texts", "encoder") else 0.0
+        self._short = self.random(0, 0).random(rows) < share
 
     def random(self, *place: int) -> np.random.Generator:
         """The generator of one row, or of the whole set."""
@@ -88,9 +90,7 @@ class _Draws:
 
     def is_short(self, row: int) -> bool:
         """Whether the caption of this row leaves the places out; a group of edits is short as a whole."""
-        if self.name == "encoder":
-            return bool(self.random(row // (EDITS + 1), 0).random() < SHORT_SHARE)
-        return self.name == "texts" and bool(self.random(row, 0).random() < SHORT_SHARE)
+        return bool(self._short[row // (EDITS + 1) if self.name == "encoder" else row])
 
 
 def _record(draws: _Draws, row: int, scene: Scene) -> dict[str, Any]:
