@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from gapbridge.corpus.pictures import BadPicture, decode
+from gapbridge.corpus.pictures import BadPictureError, decode
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.train.prompts import Prompter
 
@@ -49,8 +49,6 @@ class Predictor:
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        import gapbridge.model  # noqa: F401, registers the architecture with transformers
-
         if not (folder / "config.json").exists():
             raise ArtifactError(f"{folder}: not a model directory; run `dvc repro instruct`")
         try:
@@ -60,7 +58,8 @@ class Predictor:
             raise ArtifactError(f"{folder}: cannot be opened ({_one_line(error)}); train it again") from error
         model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = processor.tokenizer
-        return cls(model, Prompter(tokenizer), tokenizer, processor.image_processor, batch_size, max_new_tokens)
+        prompter = Prompter(tokenizer, processor.image_token)
+        return cls(model, prompter, tokenizer, processor.image_processor, batch_size, max_new_tokens)
 
     def answers(self, questions: Sequence[str], places: Sequence[int], visuals: Visuals, label: str) -> list[str]:
         """The raw answer to each question about the picture at its place, in order; `label` names the progress bar."""
@@ -135,7 +134,7 @@ def open_picture(path: Path) -> Image.Image:
     try:
         with path.open("rb") as handle:
             return decode(handle, _MAX_PIXELS)
-    except (OSError, BadPicture) as error:
+    except (OSError, BadPictureError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"{path}: {reason}; give a PNG, JPEG or WebP file") from error
 

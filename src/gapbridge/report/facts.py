@@ -34,7 +34,7 @@ class Recipe:
             return "Texts and images are unit vectors of one contrastive encoder; the gap between them is left open."
         return (
             "Texts and images that were never paired become unit vectors of one contrastive encoder, and the gap "
-            f"between the two clouds is closed in closed form from their means and traces ({self.method})."
+            f"between the two clouds is closed by a formula over their means and traces ({self.method})."
         )
 
     def _stage1_sentence(self) -> str:
@@ -55,15 +55,18 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage with one digit behind the point."""
-    return f"{100 * share:.1f} %"
+    """A share as a percentage with one digit behind the point, on one line."""
+    return f"{100 * share:.1f}\u00a0%"
 
 
 def figure(value: float | None) -> str:
     """A measured number in three figures; a dash where there is none."""
     if value is None:
         return "–"
-    return f"{value:.3g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.1e}"
+    if value == 0 or abs(value) >= 1e-3:
+        return f"{value:.3g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
 
 
 def count(value: int | None) -> str:
