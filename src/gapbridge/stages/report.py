@@ -9,6 +9,7 @@ from gapbridge import artifacts
 from gapbridge.corpus.manifest import read_manifest
 from gapbridge.corpus.pictures import Pictures
 from gapbridge.evaluate.predictions import SEEING, read_predictions
+from gapbridge.registry import register
 from gapbridge.report import card, figures, gallery
 from gapbridge.report.facts import Recipe, read_metrics
 from gapbridge.report.page import Story, render
@@ -42,6 +43,9 @@ def run(stage: StageRun) -> dict[str, Any]:
     ).encode()
     artifacts.write_bytes(stage.out / "index.html", page)
     artifacts.write_bytes(stage.out / "model_card.md", card.model_card(recipe, metrics).encode())
+    if stage.params.report.register_as is not None:
+        model = stage.artifact("instruct")
+        register(stage.workspace, stage.params.report.register_as, model, stage.out / "model_card.md")
     return {
         "format_version": FORMAT_VERSION,
         "page_digest": hashlib.sha256(page).hexdigest(),
