@@ -124,12 +124,13 @@ def _started(command: list[str], workspace: Path) -> Iterator[subprocess.Popen[b
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
         _running.add(process)
+        read_to_the_end = False
         try:
             yield process
-        except BaseException:
-            _signal_group(process, signal.SIGKILL)
-            raise
+            read_to_the_end = True
         finally:
+            if not read_to_the_end:
+                _signal_group(process, signal.SIGKILL)
             process.wait()
             _running.discard(process)
 
