@@ -95,8 +95,11 @@ class EncoderParams(Section):
     vocabulary_size: Positive
     logit_scale: Rate
     training: Optimiser
-    single_object_fraction: Fraction
-    """Of the steps; the first ones use the simplest pictures alone."""
+    group_rows: Positive
+    """So many consecutive pairs stay together in a batch, for sources that write hard negatives side by side."""
+    wording_fraction: Fraction
+    """Of the steps; in the first ones both towers also learn to say which tokens the text holds."""
+    wording_weight: Annotated[float, Field(ge=0)]
     snapshot_count: Positive
 
 
@@ -110,7 +113,11 @@ class LlmParams(Section):
     intermediate_size: Positive
     layers: list[Literal["conv", "full_attention"]]
     attention_heads: Positive
+    conv_kernel: Positive
+    """Tokens that a `conv` layer sees at once; five bind "a red circle on the left" in the first layer."""
     vocabulary_size: Positive
+    context_weight: Annotated[float, Field(ge=0)]
+    """Weight of each word of contexts and questions as a target; an answer weighs 1 in all."""
     training: Optimiser
 
 

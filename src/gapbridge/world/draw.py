@@ -64,9 +64,7 @@ def _box(center: np.ndarray, radius: float) -> tuple[float, ...]:
     )
 
 
-def _corners(
-    shape: str, center: np.ndarray, radius: float, angle: float
-) -> list[tuple[float, float]]:
+def _corners(shape: str, center: np.ndarray, radius: float, angle: float) -> list[tuple[float, float]]:
     """The outline of a square, triangle or cross, turned by `angle` (radians) about its centre."""
     if shape == "square":
         outline = [(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)]
@@ -75,14 +73,9 @@ def _corners(
     else:
         arm = 0.34
         quarter = [(-arm, -1), (arm, -1), (arm, -arm)]
-        outline = [
-            _turned(point, turn * math.pi / 2) for turn in range(4) for point in quarter
-        ]
+        outline = [_turned(point, turn * math.pi / 2) for turn in range(4) for point in quarter]
     turned = [_turned(point, angle) for point in outline]
-    return [
-        (float(center[0] + radius * x), float(center[1] + radius * y))
-        for x, y in turned
-    ]
+    return [(float(center[0] + radius * x), float(center[1] + radius * y)) for x, y in turned]
 
 
 def _turned(point: tuple[float, float], angle: float) -> tuple[float, float]:

@@ -79,30 +79,16 @@ def is_whole(things: Sequence[Thing]) -> bool:
     """Whether these things make a scene: one, or two that share no shape, colour or place."""
     if len(things) == 2:
         first, second = things
-        return (
-            first.shape != second.shape
-            and first.color != second.color
-            and first.place != second.place
-        )
+        return first.shape != second.shape and first.color != second.color and first.place != second.place
     return len(things) == 1
 
 
 @cache
 def all_scenes() -> tuple[Scene, ...]:
     """All 3,720 scenes, the 120 of one thing first."""
-    things = [
-        Thing(shape, color, place)
-        for shape in SHAPES
-        for color in COLORS
-        for place in PLACES
-    ]
+    things = [Thing(shape, color, place) for shape in SHAPES for color in COLORS for place in PLACES]
     ones = [Scene.of(thing) for thing in things]
-    twos = [
-        Scene.of(a, b)
-        for i, a in enumerate(things)
-        for b in things[:i]
-        if is_whole((a, b))
-    ]
+    twos = [Scene.of(a, b) for i, a in enumerate(things) for b in things[:i] if is_whole((a, b))]
     return (*ones, *twos)
 
 
@@ -119,9 +105,7 @@ def bucket(scene: Scene) -> str:
 
 def is_novel(scene: Scene) -> bool:
     """Whether the scene holds a combination of shape and colour that training never sees."""
-    return any(
-        (thing.shape, thing.color) in HELD_OUT_COMBINATIONS for thing in scene.things
-    )
+    return any((thing.shape, thing.color) in HELD_OUT_COMBINATIONS for thing in scene.things)
 
 
 @cache
@@ -135,8 +119,7 @@ def scenes_of(*buckets: str) -> tuple[Scene, ...]:
     return tuple(
         scene
         for scene in all_scenes()
-        if bucket(scene) in buckets
-        and (bucket(scene) in SCORED_BUCKETS or not is_novel(scene))
+        if bucket(scene) in buckets and (bucket(scene) in SCORED_BUCKETS or not is_novel(scene))
     )
 
 
@@ -159,9 +142,7 @@ def draw_evenly(
     doubles = [scene for scene in pool if len(scene.things) == 2]
     share = len(singles) / len(pool) if single_share is None else single_share
     single_rows = round(rows * share)
-    drawn = _cycle(random, singles, single_rows) + _cycle(
-        random, doubles, rows - single_rows
-    )
+    drawn = _cycle(random, singles, single_rows) + _cycle(random, doubles, rows - single_rows)
     return [drawn[i] for i in random.permutation(rows)]
 
 
@@ -184,29 +165,20 @@ def draw_with_edits(
     return drawn[:rows]
 
 
-def edits_of(
-    scene: Scene, random: np.random.Generator, count: int, allowed: frozenset[Scene]
-) -> list[Scene]:
+def edits_of(scene: Scene, random: np.random.Generator, count: int, allowed: frozenset[Scene]) -> list[Scene]:
     """`count` distinct neighbours of `scene` among `allowed`, each with one attribute changed or traded.
 
     As far as there are enough, each is with even chance a change of one thing or a trade between two.
     Where the allowed neighbours run out, random allowed scenes fill up.
     """
-    trades, changes = (
-        [other for other in kind if other in allowed] for kind in _neighbours(scene)
-    )
+    trades, changes = ([other for other in kind if other in allowed] for kind in _neighbours(scene))
     found: list[Scene] = []
     while len(found) < count and (trades or changes):
         kind = trades if trades and (not changes or random.random() < 0.5) else changes
         found.append(kind.pop(int(random.integers(len(kind)))))
     if len(found) < count:
-        others = sorted(
-            allowed.difference(found, [scene]), key=lambda other: other.text
-        )
-        found += [
-            others[i]
-            for i in random.choice(len(others), size=count - len(found), replace=False)
-        ]
+        others = sorted(allowed.difference(found, [scene]), key=lambda other: other.text)
+        found += [others[i] for i in random.choice(len(others), size=count - len(found), replace=False)]
     return found
 
 
@@ -238,17 +210,10 @@ def _neighbours(scene: Scene) -> tuple[tuple[Scene, ...], tuple[Scene, ...]]:
 
 
 def _with(thing: Thing, attribute: str, value: str) -> Thing:
-    return Thing(
-        **{"shape": thing.shape, "color": thing.color, "place": thing.place}
-        | {attribute: value}
-    )
+    return Thing(**{"shape": thing.shape, "color": thing.color, "place": thing.place} | {attribute: value})
 
 
-def _cycle(
-    random: np.random.Generator, scenes: Sequence[Scene], rows: int
-) -> list[Scene]:
+def _cycle(random: np.random.Generator, scenes: Sequence[Scene], rows: int) -> list[Scene]:
     """Whole shuffled passes over `scenes`, cut off at `rows`."""
     passes = -(-rows // len(scenes)) if scenes else 0
-    return [scenes[i] for _ in range(passes) for i in random.permutation(len(scenes))][
-        :rows
-    ]
+    return [scenes[i] for _ in range(passes) for i in random.permutation(len(scenes))][:rows]

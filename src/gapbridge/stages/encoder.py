@@ -1,0 +1,104 @@
+"""encoder: the contrastive dual encoder, trained from the pairs of the set `encoder`, or pinned.
+
+Shapes: `n` probe pairs, `d` width. Writes encoder.json; a model trained here adds open_clip's files and `snapshots/`.
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from gapbridge.corpus.manifest import read_manifest
+from gapbridge.corpus.pictures import Pictures
+from gapbridge.embeddings.encoders import Encoder, pin_encoder
+from gapbridge.errors import InputError
+from gapbridge.params import EncoderParams
+from gapbridge.stages.runner import StageRun
+from gapbridge.train.contrastive import Architecture, Pairs, Recipe, as_pixels, save_model, train_contrastive
+
+_log = logging.getLogger(__name__)
+SNAPSHOT_ROWS = 256
+SCORED_ROWS = 1000
+
+
+def run(stage: StageRun) -> dict[str, Any]:
+    """Train or pin the encoder; the figures say how well it finds the probe's pairs and how wide the gap is."""
+    settings = stage.params.encoder
+    torch.set_num_threads(settings.threads)
+    # Gradients that fade into denormal numbers would slow the processor down many times.
+    torch.set_flush_denormal(True)
+    figures = {} if settings.pretrained else _train(stage, settings)
+    encoder = pin_encoder(stage.out, settings.pretrained, settings.revision, settings.text_template)
+    return figures | _score(encoder, stage)
+
+
+def _train(stage: StageRun, settings: EncoderParams) -> dict[str, Any]:
+    manifest = read_manifest(stage.artifact("ingest", "encoder"))
+    if manifest.is_empty():
+        raise InputError("sources.encoder: no pairs; name pairs to learn from, or a model in encoder.pretrained")
+    architecture = _architecture(settings)
+    pairs = _pairs(stage, "encoder", manifest, architecture)
+    probe = read_manifest(stage.artifact("ingest", "probe")).unique("group_id", keep="first", maintain_order=True)
+    probe_pairs = _pairs(stage, "probe", probe.head(SNAPSHOT_ROWS), architecture)
+    trained = train_contrastive(
+        pairs, probe_pairs, architecture, _recipe(settings), stage.params.seed, settings.snapshot_count, stage.tracker
+    )
+    save_model(stage.out, trained.model, trained.tokenizer, architecture)
+    if trained.snapshots:
+        trained.snapshots.save(stage.out / "snapshots")
+    losses = trained.history.losses
+    last = losses[-max(1, len(losses) // 20) :]
+    return {"pairs": manifest.height, "steps": len(losses), "loss": float(np.mean(last))}
+
+
+def _score(encoder: Encoder, stage: StageRun) -> dict[str, Any]:
+    """Retrieval among the probe's pairs: right is whatever has the same group."""
+    probe = read_manifest(stage.artifact("ingest", "probe")).head(SCORED_ROWS)
+    texts = encoder.encode_texts(probe["text"].to_list())
+    images = encoder.encode_images(list(_load(stage, "probe", probe)))
+    groups = probe["group_id"].to_numpy()
+    cosines = images @ texts.T
+    found = {
+        "image_to_text": float((groups[cosines.argmax(1)] == groups).mean()),
+        "text_to_image": float((groups[cosines.argmax(0)] == groups).mean()),
+    }
+    gap = float(np.linalg.norm(images.mean(0, dtype=np.float64) - texts.mean(0, dtype=np.float64)))
+    _log.info("encoder: finds %.3f of the right texts; the gap is %.3f", found["image_to_text"], gap)
+    about = {"fingerprint": encoder.fingerprint, "width": encoder.width, "context_length": encoder.context_length}
+    truncated = encoder.truncated(probe["text"].to_list())
+    return about | {"probe_pairs": probe.height, "truncated": truncated, "retrieval": found, "gap": gap}
+
+
+def _pairs(stage: StageRun, name: str, manifest: polars.DataFrame, architecture: Architecture) -> Pairs:
+    template = stage.params.encoder.text_template
+    texts = [template.replace("{}", text) for text in manifest["text"]]
+    pixels = as_pixels(_load(stage, name, manifest), manifest.height, architecture)
+    return Pairs(pixels, texts, manifest["group_id"].to_list())
+
+
+def _load(stage: StageRun, name: str, manifest: polars.DataFrame) -> Iterator[Image.Image]:
+    root: Path = stage.workspace / stage.params.sources.root
+    pictures = Pictures(stage.artifact("ingest", name), root)
+    for locator in tqdm(manifest["image"], desc=f"read {name}", unit="picture", mininterval=1):
+        yield pictures.load(locator)
+
+
+def _architecture(settings: EncoderParams) -> Architecture:
+    return Architecture(
+        settings.width, settings.image_size, settings.context_length, settings.vocabulary_size, settings.logit_scale
+    )
+
+
+def _recipe(settings: EncoderParams) -> Recipe:
+    return Recipe(
+        **settings.training.model_dump(),
+        group_rows=settings.group_rows,
+        wording_fraction=settings.wording_fraction,
+        wording_weight=settings.wording_weight,
+    )

@@ -1,0 +1,351 @@
+"""A tiny open_clip dual encoder trained from scratch on pairs of pictures and texts.
+
+Shapes: `n` pairs, `b` pairs of one batch, `d` width, `t` tokens, `s` pixels a side, `g` wordings.
+
+Contrastive loss alone leaves a small model on a plateau for long, and some seeds for good: it finds colours
+and places, not shapes. So both towers also say, during the first part of the steps, which tokens and pairs of
+neighbouring tokens the text holds (classification of the text's words, as in SuperClass, arXiv 2411.03313).
+The heads for that are thrown away. The temperature stays fixed, since a learnt one closes the modality gap.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from open_clip.model import CLIP
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gapbridge import artifacts
+from gapbridge.train.loop import Group, History, Metrics, Settings, StepLoss, fit
+from gapbridge.train.tokens import train_tokenizer
+
+_STRIDE = 32
+"""Pixels to one cell of the picture tower's last grid."""
+_TEXT_WIDTH, _TEXT_HEADS, _TEXT_LAYERS = 96, 3, 2
+_MAX_WORDINGS = 1024
+_WORDING_SHARES = (0.002, 0.98)
+"""Wordings rarer or more frequent than this among the texts teach nothing."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Size of the model; `image_size` is a multiple of 32 pixels."""
+
+    width: int
+    image_size: int
+    context_length: int
+    vocabulary_size: int
+    logit_scale: float
+
+    def model_cfg(self) -> dict[str, Any]:
+        """The model as open_clip's configuration files say it."""
+        return {
+            "embed_dim": self.width,
+            "vision_cfg": {"image_size": self.image_size, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64},
+            "text_cfg": {
+                "context_length": self.context_length,
+                "vocab_size": self.vocabulary_size,
+                # Any name will do: for a local directory open_clip reads the tokenizer from the directory.
+                "hf_tokenizer_name": "local",
+                "tokenizer_kwargs": {"clean": "whitespace"},
+                "width": _TEXT_WIDTH,
+                "heads": _TEXT_HEADS,
+                "layers": _TEXT_LAYERS,
+            },
+        }
+
+    def preprocess_cfg(self) -> dict[str, Any]:
+        """How a picture becomes pixels from -1 to 1."""
+        return {
+            "size": [self.image_size, self.image_size],
+            "mode": "RGB",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+            "fill_color": 0,
+        }
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast. `steps` None means one pass over the pairs."""
+
+    steps: int | None
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    warmup_fraction: float
+    beta2: float
+    clip_norm: float
+    group_rows: int
+    """So many consecutive records stay together in a batch; 1 mixes all freely."""
+    wording_fraction: float
+    """Of the steps, the first ones: both towers also say which wordings the text holds."""
+    wording_weight: float
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pictures (n, 3, s, s) uint8 and texts with the group of each; pairs of one group or text are no negatives."""
+
+    pictures: Tensor
+    texts: Sequence[str]
+    groups: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training gives: the model in evaluation mode, its tokenizer, the probe's snapshots."""
+
+    model: CLIP
+    tokenizer: Any
+    history: History
+    snapshots: "Snapshots | None"
+
+
+class Snapshots:
+    """Vectors of a fixed probe and the loss's gradients at them, at evenly spaced steps (arXiv 2602.07026 §3.1)."""
+
+    def __init__(self, probe: Pairs, count: int, steps: int, scale: float) -> None:
+        """The first snapshot is taken after the first step and the last one after the last."""
+        self.probe, self.scale = probe, scale
+        self.steps = sorted({round(step) for step in np.linspace(steps, 1, min(count, steps))})
+        self.arrays: dict[str, list[np.ndarray]] = {
+            name: [] for name in ("images", "texts", "image_gradients", "text_gradients")
+        }
+
+    def take(self, towers: "_Towers", tokens: Tensor) -> None:
+        """Embed the probe in evaluation mode, unit rows (n, d), and differentiate the loss by them."""
+        training, device = towers.training, towers.model.logit_scale.device
+        towers.eval()
+        with torch.no_grad():
+            parts = self.probe.pictures.split(64)
+            images = torch.cat([towers.images(part.to(device)) for part in parts])
+            texts = torch.cat([towers.texts(part.to(device)) for part in tokens.split(64)])
+        towers.train(training)
+        images, texts = (_unit(side.float()).requires_grad_() for side in (images, texts))
+        gradients = torch.autograd.grad(contrastive_loss(images, texts, self.scale), (images, texts))
+        for name, values in zip(self.arrays, (images, texts, *gradients), strict=True):
+            self.arrays[name].append(values.detach().cpu().numpy())
+
+    def save(self, folder: Path) -> None:
+        """Write snapshots.json and an .npy of fp32 (snapshots, n, d) for vectors and gradients of each side."""
+        folder.mkdir(parents=True)
+        for name, values in self.arrays.items():
+            np.save(folder / f"{name}.npy", np.stack(values), allow_pickle=False)
+        about = {"format_version": 1, "steps": self.steps, "rows": len(self.probe.texts), "logit_scale": self.scale}
+        artifacts.write_json(folder / "snapshots.json", about)
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, scale: float, excluded: Tensor | None = None) -> Tensor:
+    """Symmetric InfoNCE of unit rows (b, d), a mean over the pairs.
+
+    `excluded` (b, b) marks pairs of a picture and a text that are neither right nor wrong.
+    """
+    logits = scale * images @ texts.T
+    if excluded is not None:
+        logits = logits.masked_fill(excluded, float("-inf"))
+    right = torch.arange(len(logits), device=logits.device)
+    return (functional.cross_entropy(logits, right) + functional.cross_entropy(logits.T, right)) / 2
+
+
+def train_contrastive(
+    pairs: Pairs,
+    probe: Pairs,
+    architecture: Architecture,
+    recipe: Recipe,
+    seed: int,
+    snapshot_count: int,
+    tracker: Metrics | None = None,
+) -> Trained:
+    """Train the model on `pairs`; `probe` (may be empty) is only looked at for the snapshots.
+
+    The same arguments give the same bytes on one machine. Raises TrainingError when the loss is not a number.
+    """
+    tokenizer = train_tokenizer(pairs.texts, architecture.vocabulary_size, chat=False)
+    batches = _Batches(pairs, tokenizer, architecture.context_length, recipe, seed)
+    torch.manual_seed(seed)
+    towers = _Towers(build_model(architecture), batches.wordings.shape[1], architecture.logit_scale)
+    after_step, snapshots = None, None
+    if probe.texts:
+        snapshots = Snapshots(probe, snapshot_count, batches.steps, architecture.logit_scale)
+        tokens = tokenize(tokenizer, probe.texts, architecture.context_length)
+        wanted = frozenset(snapshots.steps)
+
+        def after_step(done: int) -> None:
+            if done in wanted:
+                snapshots.take(towers, tokens)
+
+    settings = Settings(batches.steps, recipe.warmup_fraction, recipe.beta2, recipe.clip_norm, seed=seed)
+    groups = _groups(towers, recipe)
+    history = fit(towers, groups, batches, _loss_of, settings, None, tracker, "encoder", after_step=after_step)
+    return Trained(towers.model, tokenizer, history, snapshots)
+
+
+def build_model(architecture: Architecture) -> CLIP:
+    """A model with random weights. With open_clip's own initial scales the towers never learn places."""
+    config = architecture.model_cfg()
+    model = CLIP(**config, init_logit_scale=math.log(architecture.logit_scale))
+    with torch.no_grad():
+        model.visual.attnpool.positional_embedding.normal_(0, 1)
+        model.visual.attnpool.q_proj.weight.mul_(2)
+        model.token_embedding.weight.normal_(0, 0.5)
+        model.positional_embedding.normal_(0, 0.25)
+    # The fastest layout for convolutions in fp32 on the CPU by a third.
+    return model.to(memory_format=torch.channels_last)
+
+
+def save_model(folder: Path, model: CLIP, tokenizer: Any, architecture: Architecture) -> None:
+    """Write what `open_clip.create_model_from_pretrained("local-dir:FOLDER")` and its tokenizer loader read."""
+    config = {"model_cfg": architecture.model_cfg(), "preprocess_cfg": architecture.preprocess_cfg()}
+    artifacts.write_json(folder / "open_clip_config.json", config)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    artifacts.write_bytes(folder / "open_clip_model.safetensors", safetensors.torch.save(state))
+    tokenizer.save_pretrained(folder)
+
+
+def as_pixels(images: Iterable[Image.Image], count: int, architecture: Architecture) -> Tensor:
+    """`count` pictures as the model is shown them, resized and cropped, (n, 3, s, s) uint8."""
+    transform = image_transform_v2(PreprocessCfg(**architecture.preprocess_cfg()), is_train=False)
+    rows = torch.empty((count, 3, architecture.image_size, architecture.image_size), dtype=torch.uint8)
+    for row, image in zip(rows, images, strict=True):
+        row.copy_(((transform(image) * 0.5 + 0.5) * 255).round())
+    return rows
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], context_length: int) -> Tensor:
+    """Token ids (n, t) with t the context length; a longer text loses its end but keeps the end marker."""
+    settings = {"padding": "max_length", "truncation": True, "max_length": context_length}
+    return tokenizer([" ".join(text.split()) for text in texts], return_tensors="pt", **settings).input_ids
+
+
+class _Towers(nn.Module):
+    """The model with the heads that only training needs."""
+
+    def __init__(self, model: CLIP, wordings: int, scale: float) -> None:
+        super().__init__()
+        self.model, self.scale = model, scale
+        width = model.text_projection.shape[1]
+        self.image_wording, self.text_wording = nn.Linear(width, wordings), nn.Linear(width, wordings)
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """Mean loss of a pair of the batch."""
+        images, texts = self.images(batch["pictures"]), self.texts(batch["tokens"])
+        loss = contrastive_loss(_unit(images), _unit(texts), self.scale, batch["excluded"])
+        if batch["wording_weight"]:
+            for given in (self.image_wording(images), self.text_wording(texts)):
+                missed = functional.binary_cross_entropy_with_logits(given, batch["wordings"], reduction="sum")
+                loss = loss + batch["wording_weight"] * missed / len(images)
+        return loss
+
+    def images(self, pictures: Tensor) -> Tensor:
+        """Features (b, d) of pictures (b, 3, s, s) uint8, before they are brought to length one."""
+        pixels = pictures.float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
+        return self.model.encode_image(pixels)
+
+    def texts(self, tokens: Tensor) -> Tensor:
+        """Features (b, d) of tokens (b, t), before they are brought to length one.
+
+        The text tower looks backwards only, so the padding behind the longest text can be left out.
+        """
+        model, length = self.model, int((tokens != 0).sum(1).max())
+        tokens = tokens[:, :length]
+        states = model.token_embedding(tokens) + model.positional_embedding[:length]
+        states = model.ln_final(model.transformer(states, attn_mask=model.attn_mask[:length, :length]))
+        ends = states[torch.arange(len(tokens), device=tokens.device), tokens.argmax(1)]
+        return ends @ model.text_projection
+
+
+class _Batches:
+    """Batch of a step as a pure function of (seed, step): runs of consecutive records, reshuffled each pass."""
+
+    def __init__(self, pairs: Pairs, tokenizer: Any, context_length: int, recipe: Recipe, seed: int) -> None:
+        self.pictures, self.recipe, self.seed = pairs.pictures, recipe, seed
+        self.tokens = tokenize(tokenizer, pairs.texts, context_length)
+        self.wordings = _wordings(self.tokens)
+        self.groups, self.texts = _codes(pairs.groups), _codes(pairs.texts)
+        rows = min(recipe.group_rows, recipe.batch_size, len(pairs.texts))
+        self.starts = torch.arange(0, len(pairs.texts), rows).clamp_(max=len(pairs.texts) - rows)
+        self.run = torch.arange(rows)
+        self.runs = min(recipe.batch_size // rows, len(self.starts))
+        self.steps = recipe.steps or math.ceil(len(self.starts) / self.runs)
+
+    def __call__(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        """This rank's pairs of the batch; each rank contrasts its own pairs alone."""
+        places = range(step * self.runs + rank, (step + 1) * self.runs, world)
+        starts = [self._start(place) for place in places]
+        rows = (torch.stack(starts)[:, None] + self.run).flatten()
+        groups, texts = self.groups[rows], self.texts[rows]
+        same = (groups[:, None] == groups) | (texts[:, None] == texts)
+        early = step < self.recipe.wording_fraction * self.steps
+        return {
+            "pictures": self.pictures[rows],
+            "tokens": self.tokens[rows],
+            "wordings": self.wordings[rows].float(),
+            "wording_weight": self.recipe.wording_weight if early else 0.0,
+            "excluded": same.fill_diagonal_(False),
+        }
+
+    def _start(self, place: int) -> Tensor:
+        number, within = divmod(place, len(self.starts))
+        return self.starts[_order(self.seed, number, len(self.starts))[within]]
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, number: int, count: int) -> np.ndarray:
+    """The order of pass `number`."""
+    return np.random.default_rng((seed, number)).permutation(count)
+
+
+def _loss_of(towers: nn.Module, batch: dict[str, Any]) -> StepLoss:
+    rows = len(batch["tokens"])
+    return StepLoss(towers(batch) * rows, rows, int((batch["tokens"] != 0).sum()), rows)
+
+
+def _groups(towers: _Towers, recipe: Recipe) -> list[Group]:
+    """Weight decay on matrices alone; the temperature is in no group and thus stays."""
+    named = [(name, parameter) for name, parameter in towers.named_parameters() if name != "model.logit_scale"]
+    matrices = [parameter for _, parameter in named if parameter.ndim >= 2]
+    vectors = [parameter for _, parameter in named if parameter.ndim < 2]
+    return [Group(matrices, recipe.learning_rate, recipe.weight_decay), Group(vectors, recipe.learning_rate, 0.0)]
+
+
+def _wordings(tokens: Tensor) -> Tensor:
+    """Which of the most telling tokens and pairs of tokens each row of (n, t) holds, (n, g) bool."""
+    held = [_grams(row[row != 0].tolist()) for row in tokens]
+    counts = Counter(gram for grams in held for gram in grams)
+    low, high = (share * len(held) for share in _WORDING_SHARES)
+    kept = sorted((-count, gram) for gram, count in counts.items() if low <= count <= high)[:_MAX_WORDINGS]
+    column = {gram: place for place, (_, gram) in enumerate(kept)}
+    found = torch.zeros((len(held), len(column)), dtype=torch.bool)
+    for row, grams in enumerate(held):
+        found[row, [column[gram] for gram in grams if gram in column]] = True
+    return found
+
+
+def _grams(ids: list[int]) -> set[tuple[int, ...]]:
+    """Tokens and pairs of neighbouring tokens, without the markers at both ends."""
+    inner = ids[1:-1]
+    return {(token,) for token in inner} | set(pairwise(inner))
+
+
+def _codes(values: Sequence[str]) -> Tensor:
+    """A number for each distinct value, (n,)."""
+    known: dict[str, int] = {}
+    return torch.tensor([known.setdefault(value, len(known)) for value in values])
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return functional.normalize(rows, dim=-1)
