@@ -81,7 +81,7 @@ def prompter(request):
     return Prompter(TOKENIZERS[request.param]())
 
 
-def test_quick_and_slow_agree(prompter):
+def test_quick_and_slow_agree(prompter) -> None:
     many = [Dialogue(d.turns, d.context, d.visual_tokens) for d in DIALOGUES * 30]
     for dialogue, example in zip(many, prompter.examples(many), strict=True):
         slow = prompter.by_prefixes(dialogue)
@@ -91,7 +91,7 @@ def test_quick_and_slow_agree(prompter):
 
 
 @pytest.mark.parametrize("name", sorted(set(TOKENIZERS) - {"thinking"}))
-def test_targets_are_the_answers_and_the_token_that_ends_them(name):
+def test_targets_are_the_answers_and_the_token_that_ends_them(name) -> None:
     tokenizer = TOKENIZERS[name]()
     prompter = Prompter(tokenizer)
     for dialogue, example in zip(DIALOGUES, prompter.examples(DIALOGUES), strict=True):
@@ -101,7 +101,7 @@ def test_targets_are_the_answers_and_the_token_that_ends_them(name):
         assert spans[-1].size == 0
 
 
-def test_ids_of_our_template_are_exactly_these():
+def test_ids_of_our_template_are_exactly_these() -> None:
     tokenizer = TOKENIZERS["ours"]()
     example = Prompter(tokenizer).examples([Dialogue((("is there a ring", "yes"), ("what color", "red")), None, 2)])[0]
     shown = tokenizer.convert_ids_to_tokens(example.ids.tolist())
@@ -117,7 +117,7 @@ def test_ids_of_our_template_are_exactly_these():
     ]
 
 
-def test_a_question_is_asked_with_the_ids_that_training_saw(prompter):
+def test_a_question_is_asked_with_the_ids_that_training_saw(prompter) -> None:
     dialogue = DIALOGUES[1]
     example = prompter.examples([dialogue])[0]
     first, second = (
@@ -129,7 +129,7 @@ def test_a_question_is_asked_with_the_ids_that_training_saw(prompter):
     assert example.ids[: len(second)].tolist() == second
 
 
-def test_a_context_stands_where_the_picture_would():
+def test_a_context_stands_where_the_picture_would() -> None:
     prompter = Prompter(TOKENIZERS["ours"]())
     seen, read = (
         prompter.ask("is there a ring", visual_tokens=6),
@@ -139,11 +139,11 @@ def test_a_context_stands_where_the_picture_would():
     assert [one == other for one, other in zip(seen, read, strict=True)] == [True] * 2 + [False] * 6 + [True] * 6
 
 
-def test_the_day_does_not_change_the_ids():
+def test_the_day_does_not_change_the_ids() -> None:
     assert "26 Jul 2024" in (t := TOKENIZERS["llama"]()).decode(Prompter(t).ask("is there a ring"))
 
 
-def test_nothing_to_learn_is_an_error():
+def test_nothing_to_learn_is_an_error() -> None:
     prompter = Prompter(TOKENIZERS["ours"]())
     with pytest.raises(InputError, match="dialogue 1: has no answer"):
         prompter.examples([DIALOGUES[0], Dialogue(())])
@@ -151,7 +151,7 @@ def test_nothing_to_learn_is_an_error():
         prompter.examples([Dialogue((("is there", " "),))])
 
 
-def test_markers_inside_a_text_are_an_error():
+def test_markers_inside_a_text_are_an_error() -> None:
     prompter = Prompter(TOKENIZERS["ours"]())
     with pytest.raises(InputError, match="dialogue 0: its text holds the marker '<eos>'"):
         prompter.examples([Dialogue((("is there", "yes <eos> no"),))])
@@ -159,7 +159,7 @@ def test_markers_inside_a_text_are_an_error():
         prompter.ask("is there a <image>")
 
 
-def test_a_tokenizer_without_a_usable_template_is_an_error():
+def test_a_tokenizer_without_a_usable_template_is_an_error() -> None:
     tokenizer = TOKENIZERS["ours"]()
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
     with pytest.raises(InputError, match="does not end an answer"):
@@ -169,21 +169,21 @@ def test_a_tokenizer_without_a_usable_template_is_an_error():
         Prompter(tokenizer)
 
 
-def test_a_template_that_rewrites_the_past_is_an_error():
+def test_a_template_that_rewrites_the_past_is_an_error() -> None:
     tokenizer = TOKENIZERS["chatml"]()
     tokenizer.chat_template = "{{ messages | length }}" + CHATML_LIKE
     with pytest.raises(InputError, match="differently from its beginning"):
         Prompter(tokenizer).examples([DIALOGUES[1]])
 
 
-def test_an_unknown_image_token_and_two_contexts_are_errors():
+def test_an_unknown_image_token_and_two_contexts_are_errors() -> None:
     with pytest.raises(InputError, match="does not know <other>"):
         Prompter(TOKENIZERS["ours"](), image_token="<other>").ask("yes", visual_tokens=2)
     with pytest.raises(InputError, match="give one"):
         Prompter(TOKENIZERS["ours"]()).ask("yes", visual_tokens=2, context="red")
 
 
-def test_fifty_thousand_dialogues_take_seconds():
+def test_fifty_thousand_dialogues_take_seconds() -> None:
     prompter = Prompter(TOKENIZERS["ours"]())
     many = [
         Dialogue(tuple((f"is there a {i % 997} {j}", "yes") for j in range(5)), f"red {i % 4001}")

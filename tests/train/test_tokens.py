@@ -14,12 +14,12 @@ def chat():
     return train_tokenizer(TEXTS, 400)
 
 
-def test_frequent_words_are_one_token(chat):
+def test_frequent_words_are_one_token(chat) -> None:
     words = "a red circle on the left"
     assert len(chat(words)["input_ids"]) == len(words.split())
 
 
-def test_a_word_is_the_same_token_at_the_start_after_a_space_and_after_a_marker_or_newline(chat):
+def test_a_word_is_the_same_token_at_the_start_after_a_space_and_after_a_marker_or_newline(chat) -> None:
     first = chat("what color")["input_ids"]
     assert chat("is what color")["input_ids"][1:] == first
     assert chat(f"{IMAGE_TOKEN}\nwhat color")["input_ids"][-2:] == first
@@ -27,18 +27,18 @@ def test_a_word_is_the_same_token_at_the_start_after_a_space_and_after_a_marker_
 
 
 @pytest.mark.parametrize("text", ["zygote", "Ωmega 七 🙂", "naïve, really?!", "tab\there", "two\n\nlines"])
-def test_unknown_words_are_never_lost(chat, text):
+def test_unknown_words_are_never_lost(chat, text) -> None:
     assert chat.decode(chat(text)["input_ids"]) == text
 
 
-def test_the_same_texts_give_the_same_bytes_in_any_order(tmp_path):
+def test_the_same_texts_give_the_same_bytes_in_any_order(tmp_path) -> None:
     for name, texts in (("one", TEXTS), ("two", TEXTS[::-1])):
         train_tokenizer(texts, 330).save_pretrained(tmp_path / name)
     one, two = ({file.name: file.read_bytes() for file in (tmp_path / n).iterdir()} for n in ("one", "two"))
     assert one == two
 
 
-def test_template_writes_every_marker_and_survives_saving(chat, tmp_path):
+def test_template_writes_every_marker_and_survives_saving(chat, tmp_path) -> None:
     chat.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     messages = [{"role": "user", "content": "yes"}, {"role": "assistant", "content": "no"}]
@@ -55,13 +55,13 @@ def test_template_writes_every_marker_and_survives_saving(chat, tmp_path):
     assert loaded.pad_token_id == 0
 
 
-def test_template_takes_an_image_part(chat):
+def test_template_takes_an_image_part(chat) -> None:
     content = [{"type": "image"}, {"type": "text", "text": "yes"}]
     text = chat.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
     assert text == "<bos><user><image>\nyes"
 
 
-def test_encoder_texts_end_with_the_largest_id_and_are_padded_with_zero():
+def test_encoder_texts_end_with_the_largest_id_and_are_padded_with_zero() -> None:
     tokenizer = train_tokenizer(TEXTS, 400, chat=False)
     short, long = (
         tokenizer(text, padding="max_length", max_length=6, truncation=True)["input_ids"]
@@ -73,7 +73,7 @@ def test_encoder_texts_end_with_the_largest_id_and_are_padded_with_zero():
     assert tokenizer.chat_template is None
 
 
-def test_too_small_or_nothing_to_learn_from_is_an_error():
+def test_too_small_or_nothing_to_learn_from_is_an_error() -> None:
     with pytest.raises(InputError, match="vocabulary_size 12"):
         train_tokenizer(TEXTS, 12)
     with pytest.raises(InputError, match="at least one text"):

@@ -32,18 +32,18 @@ def random():
 
 
 @pytest.mark.parametrize("short", [False, True])
-def test_captions_state_exactly_the_scene(random, short):
+def test_captions_state_exactly_the_scene(random, short) -> None:
     for scene in SCENES * 10:
         assert bound_attributes(caption(scene, random, short)) == facts(scene, places=not short)
 
 
-def test_descriptions_state_exactly_the_scene(random):
+def test_descriptions_state_exactly_the_scene(random) -> None:
     for scene in SCENES:
         assert bound_attributes(ask(scene, "describe", random).answer) == facts(scene)
         assert bound_attributes(ask(scene, "briefly", random).answer) == facts(scene, places=False)
 
 
-def test_bound_attributes_binds_and_ignores_the_rest():
+def test_bound_attributes_binds_and_ignores_the_rest() -> None:
     read = bound_attributes("A Red circle at the TOP, near some blue ring .")
     assert read == {("circle", "red"), ("circle", "top"), ("ring", "blue")}
     assert bound_attributes("red blue circle ring left") == {("circle", "blue"), ("ring", "left")}
@@ -51,20 +51,20 @@ def test_bound_attributes_binds_and_ignores_the_rest():
 
 
 @pytest.mark.parametrize(("kind", "answers"), [("color", "color"), ("shape", "shape"), ("position", "place")])
-def test_attribute_questions_ask_for_one_thing(random, kind, answers):
+def test_attribute_questions_ask_for_one_thing(random, kind, answers) -> None:
     for scene in SCENES * 5:
         found = ask(scene, kind, random)
         (thing,) = [t for t in scene.things if getattr(t, answers) == found.answer]
         assert (thing.color if kind == "shape" else thing.shape) in found.question
 
 
-def test_count():
+def test_count() -> None:
     random = np.random.default_rng(0)
     assert [ask(scene, "count", random).answer for scene in (ONE, TWO)] == ["one", "two"]
 
 
 @pytest.mark.parametrize("subset", SUBSETS)
-def test_existence_is_affirmed_half_the_time_and_denied_in_the_named_manner(random, subset):
+def test_existence_is_affirmed_half_the_time_and_denied_in_the_named_manner(random, subset) -> None:
     shared = {"random": 0, "half": 1, "swapped": 2}[subset]
     drawn = [ask(TWO, "existence", random, subset) for _ in range(400)]
     assert 160 < sum(question.answer == "yes" for question in drawn) < 240
@@ -78,18 +78,18 @@ def test_existence_is_affirmed_half_the_time_and_denied_in_the_named_manner(rand
         assert found.subset == subset
 
 
-def test_one_thing_cannot_be_swapped(random):
+def test_one_thing_cannot_be_swapped(random) -> None:
     assert {ask(ONE, "existence", random, "swapped").subset for _ in range(20)} == {"half"}
 
 
-def test_training_never_names_a_held_out_combination(random):
+def test_training_never_names_a_held_out_combination(random) -> None:
     for scene in scenes_of("texts", "instruct"):
         text, turns = reading(scene, random)
         said = text + " ".join(turn["question"] + turn["answer"] for turn in turns)
         assert not any(f"{color} {shape}" in said for shape, color in HELD_OUT_COMBINATIONS)
 
 
-def test_a_dialogue_asks_different_things_in_all_kinds(random):
+def test_a_dialogue_asks_different_things_in_all_kinds(random) -> None:
     seen = set()
     for scene in SCENES * 10:
         turns = dialogue(scene, random, turns=3)
@@ -98,12 +98,12 @@ def test_a_dialogue_asks_different_things_in_all_kinds(random):
     assert seen == {"is", "does", "what", "where", "how", "describe"}
 
 
-def test_a_mixture_of_one_kind_asks_that_alone(random):
+def test_a_mixture_of_one_kind_asks_that_alone(random) -> None:
     assert dialogue(TWO, random, 4, {"count": 1.0})[0]["answer"] == "two"
     assert len(dialogue(TWO, random, 4, {"position": 1.0})) == 2
 
 
-def test_reading_describes_in_the_order_of_its_caption(random):
+def test_reading_describes_in_the_order_of_its_caption(random) -> None:
     for _ in range(50):
         text, turns = reading(TWO, random, 5)
         for turn in turns:
@@ -112,13 +112,13 @@ def test_reading_describes_in_the_order_of_its_caption(random):
                 assert turn["answer"].split()[2] == first
 
 
-def test_questions_serve_every_benchmark_and_are_reproducible():
+def test_questions_serve_every_benchmark_and_are_reproducible() -> None:
     one, two = (questions(TWO, np.random.default_rng(3)) for _ in range(2))
     assert one == two and set(one) == set(BENCHMARKS)
     assert {question.kind for question in one.values()} <= set(MIXTURE)
 
 
-def test_unknown_kinds_and_subsets_are_refused(random):
+def test_unknown_kinds_and_subsets_are_refused(random) -> None:
     with pytest.raises(ValueError, match="size"):
         ask(TWO, "size", random)
     with pytest.raises(ValueError, match="near"):

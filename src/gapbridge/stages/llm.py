@@ -1,0 +1,42 @@
+"""The language model: trained here from the records of the set `llm`, or pinned."""
+
+from typing import Any
+
+import torch
+
+from gapbridge.corpus.manifest import read_manifest
+from gapbridge.errors import InputError
+from gapbridge.params import LlmParams
+from gapbridge.stages.runner import StageRun
+from gapbridge.train.language import Architecture, Recipe, pin_llm, save_llm, train_language
+
+
+def run(stage: StageRun) -> dict[str, Any]:
+    """Write the model's folder, or llm.json alone for a pinned one; return what is known about it."""
+    settings = stage.params.llm
+    torch.set_num_threads(settings.threads)
+    if settings.pretrained is not None:
+        return pin_llm(stage.out, settings.pretrained, settings.revision)
+    rows = read_manifest(stage.artifact("ingest", "llm")).to_dicts()
+    if not rows:
+        raise InputError("sources.llm: no rows; name texts to learn from, or a model in llm.pretrained")
+    trained = train_language(
+        rows, _architecture(settings), _recipe(settings), stage.params.seed, stage.scratch, stage.tracker
+    )
+    save_llm(stage.out, trained.model, trained.tokenizer)
+    return trained.metrics
+
+
+def _architecture(settings: LlmParams) -> Architecture:
+    return Architecture(
+        hidden_size=settings.hidden_size,
+        intermediate_size=settings.intermediate_size,
+        layers=tuple(settings.layers),
+        attention_heads=settings.attention_heads,
+        conv_kernel=settings.conv_kernel,
+        vocabulary_size=settings.vocabulary_size,
+    )
+
+
+def _recipe(settings: LlmParams) -> Recipe:
+    return Recipe(**settings.training.model_dump(), context_weight=settings.context_weight)
