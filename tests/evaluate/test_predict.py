@@ -10,7 +10,7 @@ from PIL import Image
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.evaluate.predict import DESCRIBE, Predictor, ask, describe, open_picture
 
-from .conftest import QUESTIONS
+from .tiny import QUESTIONS
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ Prompts are batched by length, padded on the left, and the answers put back in o
 same picture is asked once. Shapes: `b` prompts of a batch, `t` tokens, `d` width of a vector, `s` pixels a side.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,6 @@ DESCRIBE = "describe the picture"
 _MAX_PIXELS = 40_000_000
 _BATCH_SIZE = 16
 _MAX_NEW_TOKENS = 64
-
-logger = logging.getLogger(__name__)
 
 Visuals = Callable[[list[int]], dict[str, torch.Tensor]]
 """The model's inputs for the pictures at those places: `visual_embeds` (b, d) or `pixel_values` (b, 3, s, s)."""
@@ -48,7 +45,10 @@ class Predictor:
         Raises ArtifactError when `folder` holds no such model.
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers.utils.logging import disable_progress_bar
 
+        # Weights are read in a moment: a bar for them would hide the one line that matters.
+        disable_progress_bar()
         if not (folder / "config.json").exists():
             raise ArtifactError(f"{folder}: not a model directory; run `dvc repro instruct`")
         try:
@@ -61,14 +61,16 @@ class Predictor:
         prompter = Prompter(tokenizer, processor.image_token)
         return cls(model, prompter, tokenizer, processor.image_processor, batch_size, max_new_tokens)
 
-    def answers(self, questions: Sequence[str], places: Sequence[int], visuals: Visuals, label: str) -> list[str]:
+    def answers(
+        self, questions: Sequence[str], places: Sequence[int], visuals: Visuals, label: str | None
+    ) -> list[str]:
         """The raw answer to each question about the picture at its place, in order; `label` names the progress bar."""
         wanted = list(zip(questions, places, strict=True))
         distinct = list(dict.fromkeys(wanted))
         prompts = {question: self.prompt(question) for question in dict.fromkeys(questions)}
         distinct.sort(key=lambda pair: (len(prompts[pair[0]]), pair))
         found: dict[tuple[str, int], str] = {}
-        with tqdm(total=len(wanted), desc=label, unit="answer", dynamic_ncols=True) as progress:
+        with tqdm(total=len(wanted), desc=label, unit="answer", dynamic_ncols=True, disable=label is None) as progress:
             for first in range(0, len(distinct), self.batch_size):
                 batch = distinct[first : first + self.batch_size]
                 ids = [prompts[question] for question, _ in batch]
@@ -143,7 +145,7 @@ def _answers(model: Path, images: Sequence[Path], question: str) -> list[str]:
     pictures = [open_picture(path) for path in images]
     predictor = Predictor.load(model)
     questions = [question] * len(pictures)
-    return predictor.answers(questions, range(len(pictures)), predictor.pictured(pictures), "answering")
+    return predictor.answers(questions, range(len(pictures)), predictor.pictured(pictures), label=None)
 
 
 def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
