@@ -175,7 +175,7 @@ def train_contrastive(
     The same arguments give the same bytes on one machine. Raises TrainingError when the loss is not a number.
     """
     tokenizer = train_tokenizer(pairs.texts, architecture.vocabulary_size, chat=False)
-    batches = _Batches(pairs, tokenizer, architecture.context_length, recipe, seed)
+    batches = Batches(pairs, tokenizer, architecture.context_length, recipe, seed)
     torch.manual_seed(seed)
     towers = _Towers(build_model(architecture), batches.wordings.shape[1], architecture.logit_scale)
     after_step, snapshots = None, None
@@ -268,10 +268,11 @@ class _Towers(nn.Module):
         return ends @ model.text_projection
 
 
-class _Batches:
+class Batches:
     """Batch of a step as a pure function of (seed, step): runs of consecutive records, reshuffled each pass."""
 
     def __init__(self, pairs: Pairs, tokenizer: Any, context_length: int, recipe: Recipe, seed: int) -> None:
+        """`steps` is the recipe's, or what one pass takes; a group longer than a batch or the set is cut to it."""
         self.pictures, self.recipe, self.seed = pairs.pictures, recipe, seed
         self.tokens = tokenize(tokenizer, pairs.texts, context_length)
         self.wordings = _wordings(self.tokens)
