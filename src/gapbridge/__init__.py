@@ -8,4 +8,4 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 # By name: the parts of this package do not depend on the model because the package makes it known.
-import_module("gapbridge.model.registration").install()
+import_module("gapbridge.registration").install()

@@ -1,0 +1,106 @@
+"""Stage 2: adapter and language model learn; the result is the final model's directory."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from gapbridge.errors import ArtifactError, InputError
+from gapbridge.stages import instruct, pretrain
+from gapbridge.train.prompts import Prompter
+
+from . import bridge
+
+SetParams = Callable[..., None]
+
+
+@pytest.fixture
+def ready(workspace: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch) -> Path:
+    bridge.fill(workspace)
+    set_params(pretrain={**bridge.PRETRAIN, "enabled": False}, instruct=bridge.INSTRUCT)
+    monkeypatch.setattr(instruct, "load_encoder", bridge.encoder)
+    pretrain.run(bridge.stage(workspace, "pretrain"))
+    return workspace
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_it_learns_and_writes_the_final_model(ready: Path) -> None:
+    stage = bridge.stage(ready, "instruct")
+    metrics = instruct.run(stage)
+    losses = polars.read_parquet(stage.out / "training" / "losses.parquet")
+    assert losses["loss"][-1] < losses["loss"][0] - 1
+    assert (metrics["source"], metrics["rows"], metrics["heldout_rows"], metrics["packed"]) == (
+        "real_image",
+        36,
+        4,
+        False,
+    )
+    before = load_file(ready / "artifacts/llm/model.safetensors")
+    adapter = load_file(ready / "artifacts/pretrain/adapter.safetensors")
+    model = AutoModelForImageTextToText.from_pretrained(stage.out)
+    weights = model.state_dict()
+    assert not torch.equal(weights["lm_head.weight"], before["lm_head.weight"])
+    projector = "model.multi_modal_projector."
+    assert not torch.equal(weights[f"{projector}hidden.weight"], adapter["hidden.weight"])
+    assert torch.equal(weights[f"{projector}image_mean"], adapter["image_mean"])
+    tower = bridge.encoder(ready).visual.state_dict()
+    assert all(torch.equal(weights[f"model.vision_tower.visual.{name}"], tower[name]) for name in tower)
+
+
+def test_the_model_answers_about_a_picture(ready: Path) -> None:
+    stage = bridge.stage(ready, "instruct")
+    instruct.run(stage)
+    model, processor = (auto.from_pretrained(stage.out) for auto in (AutoModelForImageTextToText, AutoProcessor))
+    question = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what color is it"}]}
+    text = processor.apply_chat_template([question], add_generation_prompt=True)
+    inputs = processor(images=Image.new("RGB", (40, 30), "red"), text=text, return_tensors="pt")
+    assert inputs["input_ids"][0].tolist() == Prompter(processor.tokenizer).ask("what color is it", visual_tokens=3)
+    answer = model.generate(**inputs, max_new_tokens=6)[0, inputs["input_ids"].shape[1] :]
+    assert 1 <= len(answer) <= 6
+
+
+def test_a_killed_run_ends_with_the_same_bytes(ready: Path) -> None:
+    whole = bridge.stage(ready, "instruct")
+    metrics = instruct.run(whole)
+    expected = _bytes(whole.out)
+    for file in (*whole.out.rglob("*.*"), *whole.scratch.iterdir()):
+        file.unlink()
+    (whole.out / "training").rmdir()
+    with pytest.raises(KeyboardInterrupt):
+        instruct.run(bridge.stage(ready, "instruct", stop_after=5))
+    assert list(whole.scratch.iterdir())
+    again = bridge.stage(ready, "instruct")
+    assert instruct.run(again) == metrics
+    assert _bytes(again.out) == expected
+
+
+def test_without_any_picture_it_learns_from_contexts(ready: Path, set_params: SetParams) -> None:
+    set_params(instruct={"source": "aligned_text"})
+    assert instruct.run(bridge.stage(ready, "instruct"))["source"] == "aligned_text"
+
+
+def test_without_contexts_that_is_an_error(
+    workspace: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge.fill(workspace, contexts=False)
+    monkeypatch.setattr(instruct, "load_encoder", bridge.encoder)
+    set_params(pretrain={**bridge.PRETRAIN, "enabled": False}, instruct={**bridge.INSTRUCT, "source": "aligned_text"})
+    pretrain.run(bridge.stage(workspace, "pretrain"))
+    with pytest.raises(InputError, match="some rows have no context"):
+        instruct.run(bridge.stage(workspace, "instruct"))
+
+
+def test_another_encoder_is_refused(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = bridge.encoder(ready)
+    other.fingerprint = "another"
+    monkeypatch.setattr(instruct, "load_encoder", lambda *_, **__: other)
+    with pytest.raises(ArtifactError, match="not the encoder that the adapter was trained for"):
+        instruct.run(bridge.stage(ready, "instruct"))

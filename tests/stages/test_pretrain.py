@@ -1,0 +1,94 @@
+"""Stage 1: the adapter learns, the language model keeps its bytes, the controls say what they are."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars
+import pytest
+from safetensors.torch import load_file
+
+from gapbridge.artifacts import read_json
+from gapbridge.errors import InputError
+from gapbridge.model import vlm
+from gapbridge.stages import pretrain
+
+from . import bridge
+
+SetParams = Callable[..., None]
+
+
+@pytest.fixture
+def ready(workspace: Path, set_params: SetParams) -> Path:
+    bridge.fill(workspace)
+    set_params(pretrain=bridge.PRETRAIN)
+    return workspace
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_it_learns_the_adapter_and_nothing_else(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models: list[Any] = []
+    build = vlm.GapbridgeForConditionalGeneration.__init__
+
+    def remember(self: Any, config: Any) -> None:
+        build(self, config)
+        models.append(self)
+
+    monkeypatch.setattr(vlm.GapbridgeForConditionalGeneration, "__init__", remember)
+    stage = bridge.stage(ready, "pretrain")
+    metrics = pretrain.run(stage)
+    losses = polars.read_parquet(stage.out / "losses.parquet")
+    assert losses["loss"].tail(3).mean() < losses["loss"].head(3).mean()
+    assert losses["heldout"].drop_nulls().len() == 2
+    assert metrics["trained"]
+    assert metrics["loss_heldout"] == losses["heldout"][-1]
+    assert (metrics["source"], metrics["aligner"], metrics["rows"]) == ("aligned_text", "realign", 54)
+    before = load_file(ready / "artifacts/llm/model.safetensors")
+    trained = models[-1].state_dict()
+    for name, tensor in before.items():
+        key = name if name.startswith("lm_head") else f"model.language_{name}"
+        assert tensor.numpy().tobytes() == trained[key].numpy().tobytes(), name
+    assert set(_bytes(stage.out)) == {"adapter.json", "adapter.safetensors", "losses.parquet"}
+
+
+def test_a_killed_run_ends_with_the_same_bytes(ready: Path) -> None:
+    whole = bridge.stage(ready, "pretrain")
+    metrics = pretrain.run(whole)
+    expected = _bytes(whole.out)
+    for file in (*whole.out.iterdir(), *whole.scratch.iterdir()):
+        file.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.run(bridge.stage(ready, "pretrain", stop_after=9))
+    assert list(whole.scratch.iterdir())
+    again = bridge.stage(ready, "pretrain")
+    assert pretrain.run(again) == metrics
+    assert _bytes(again.out) == expected
+
+
+def test_disabled_it_writes_an_untrained_adapter_and_says_so(ready: Path, set_params: SetParams) -> None:
+    set_params(pretrain={"enabled": False})
+    stage = bridge.stage(ready, "pretrain")
+    metrics = pretrain.run(stage)
+    assert metrics == {"enabled": False, "trained": False, "source": None, "aligner": None, "visual_tokens": 3}
+    assert set(_bytes(stage.out)) == {"adapter.json", "adapter.safetensors"}
+    assert read_json(stage.out / "adapter.json")["source"] is None
+
+
+def test_paired_pictures_need_captions(ready: Path, set_params: SetParams) -> None:
+    set_params(pretrain={"source": "paired_image"})
+    with pytest.raises(InputError, match=r"set sources\.images\.captions to true"):
+        pretrain.run(bridge.stage(ready, "pretrain"))
+
+
+def test_paired_pictures_teach_their_captions(workspace: Path, set_params: SetParams) -> None:
+    bridge.fill(workspace, captions=True)
+    set_params(pretrain={**bridge.PRETRAIN, "source": "paired_image"})
+    metrics = pretrain.run(bridge.stage(workspace, "pretrain"))
+    assert (metrics["source"], metrics["aligner"], metrics["rows"] + metrics["heldout_rows"]) == (
+        "paired_image",
+        None,
+        40,
+    )
