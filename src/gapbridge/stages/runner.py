@@ -8,7 +8,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -79,8 +80,12 @@ def run_stage(name: str, item: str | None = None, workspace: Path | None = None)
     target = workspace.joinpath("artifacts", name, *([item] if item else []))
     code = {dep: _code_digest(workspace / dep) for dep in declared.code}
     run: Callable[[StageRun], dict[str, Any]] = import_module(f"gapbridge.stages.{name}").run
+    scratch_folder = _scratch_folder(label, recorded, inputs | code)
+    if int(os.environ.get("RANK", "0")) > 0:
+        with tempfile.TemporaryDirectory() as out:
+            return run(StageRun(name, item, params, workspace, Path(out), scratch_folder, _Silence()))
     with (
-        _scratch(label, recorded, inputs | code) as scratch,
+        _scratch(scratch_folder) as scratch,
         open_tracker(workspace, label, recorded, inputs, only_news=declared.runs_always) as tracker,
     ):
         with artifacts.fresh_folder(target) as out:
@@ -132,11 +137,27 @@ def _metrics_path(workspace: Path, name: str, item: str | None) -> Path:
     return workspace / "metrics" / relative
 
 
-@contextmanager
-def _scratch(label: str, params: dict[str, Any], inputs: dict[str, str]) -> Iterator[Path]:
-    """The scratch folder of exactly this work, held by one process at a time."""
+class _Silence:
+    """The tracker of the further ranks under torchrun: the first one writes and reports, the others only compute."""
+
+    def log_metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Says nothing."""
+
+    def log_artifact(self, path: Path) -> None:
+        """Keeps nothing."""
+
+    def finish(self, outs: Mapping[str, Path], metrics: Mapping[str, Any]) -> None:
+        """Ends nothing."""
+
+
+def _scratch_folder(label: str, params: dict[str, Any], inputs: dict[str, str]) -> Path:
     key = hashlib.sha256(json.dumps([label, params, inputs], sort_keys=True).encode()).hexdigest()[:32]
-    folder = scratch_root() / f"{label}-{key}"
+    return scratch_root() / f"{label}-{key}"
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """The scratch folder of exactly this work, held by one process at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
