@@ -13,8 +13,6 @@ from gapbridge.embeddings.encoders import open_pretrained
 from gapbridge.errors import TrainingError
 from gapbridge.train.contrastive import (
     Architecture,
-    Batches,
-    Pairs,
     Recipe,
     Trained,
     as_pixels,
@@ -22,26 +20,20 @@ from gapbridge.train.contrastive import (
     save_model,
     train_contrastive,
 )
+from gapbridge.train.pairs import Batches, Mixing, Pairs
 from gapbridge.train.tokens import train_tokenizer
 
 ARCHITECTURE = Architecture(32, 32, 10, 300, 70.0)
 COLORS = {"red": (220, 40, 40), "green": (40, 160, 60), "blue": (40, 60, 220), "white": (250, 250, 250)}
 
 
-def recipe(**changes: Any) -> Recipe:
-    settings = {
-        "steps": 40,
-        "batch_size": 16,
-        "learning_rate": 2e-3,
-        "weight_decay": 0.05,
-        "warmup_fraction": 0.05,
-        "beta2": 0.98,
-        "clip_norm": 1.0,
-        "group_rows": 4,
-        "wording_fraction": 0.5,
-        "wording_weight": 0.1,
-    }
-    return Recipe(**{**settings, **changes})
+def mixing(**changes: Any) -> Mixing:
+    settings = {"steps": 40, "batch_size": 16, "group_rows": 4, "wording_fraction": 0.5, "wording_weight": 0.1}
+    return Mixing(**{**settings, **changes})
+
+
+def recipe(learning_rate: float = 2e-3, **changes: Any) -> Recipe:
+    return Recipe(mixing(**changes), learning_rate, 0.05, 0.05, 0.98, 1.0)
 
 
 def patch(color: str, random: np.random.Generator) -> Image.Image:
@@ -148,7 +140,7 @@ def test_excluded_pairs_cost_nothing() -> None:
 def batches() -> Callable[..., Batches]:
     data = pairs(22)
     tokenizer = train_tokenizer(data.texts, 300, chat=False)
-    return lambda **changes: Batches(data, tokenizer, 10, recipe(**changes), 0)
+    return lambda **changes: Batches(data, tokenizer, 10, mixing(**changes), 0)
 
 
 def rows_of(batch: dict[str, Any], data: Pairs) -> list[int]:

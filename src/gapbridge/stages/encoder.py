@@ -20,7 +20,8 @@ from gapbridge.embeddings.encoders import Encoder, pin_encoder
 from gapbridge.errors import InputError
 from gapbridge.params import EncoderParams
 from gapbridge.stages.runner import StageRun
-from gapbridge.train.contrastive import Architecture, Pairs, Recipe, as_pixels, save_model, train_contrastive
+from gapbridge.train.contrastive import Architecture, Recipe, as_pixels, save_model, train_contrastive
+from gapbridge.train.pairs import Mixing, Pairs
 
 _log = logging.getLogger(__name__)
 SNAPSHOT_ROWS = 256
@@ -96,9 +97,9 @@ def _architecture(settings: EncoderParams) -> Architecture:
 
 
 def _recipe(settings: EncoderParams) -> Recipe:
-    return Recipe(
-        **settings.training.model_dump(),
-        group_rows=settings.group_rows,
-        wording_fraction=settings.wording_fraction,
-        wording_weight=settings.wording_weight,
+    training = settings.training
+    mixing = Mixing(
+        training.steps, training.batch_size, settings.group_rows, settings.wording_fraction, settings.wording_weight
     )
+    speed = training.model_dump(exclude={"steps", "batch_size"})
+    return Recipe(mixing, **speed)
