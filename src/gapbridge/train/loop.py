@@ -257,7 +257,8 @@ class _Meter:
         """Report the held-out loss, whose time does not count as training."""
         if self.tracker:
             self.tracker.log_metrics({"heldout_loss": loss}, done)
-        _log.info("%s: held-out loss %.4f after step %d", self.label, loss, done)
+        if not self.progress.disable:  # one rank speaks for all
+            _log.info("%s: held-out loss %.4f after step %d", self.label, loss, done)
         self._restart()
 
     def _restart(self) -> None:
