@@ -39,6 +39,14 @@ def test_each_auto_class_alone_opens_it(saved: Path, name: str) -> None:
     subprocess.run([sys.executable, "-c", code, str(saved)], check=True, timeout=120)
 
 
+@pytest.mark.parametrize("part", ["processor", "config"])
+def test_any_part_may_be_imported_first(part: str) -> None:
+    code = f"import gapbridge.model.{part}, transformers\nfrom transformers import AutoProcessor, AutoImageProcessor"
+    known = "from transformers.models.auto.processing_auto import PROCESSOR_MAPPING as m"
+    check = "from gapbridge.model.config import GapbridgeConfig as c\nassert m[c].__name__ == 'GapbridgeProcessor'"
+    subprocess.run([sys.executable, "-c", f"{code}\n{known}\n{check}"], check=True, timeout=120)
+
+
 @pytest.mark.parametrize("late", [False, True], ids=["gapbridge first", "transformers first"])
 def test_one_import_is_enough_and_light(saved: Path, late: bool) -> None:
     imports = "import transformers.models.auto.modeling_auto\nimport gapbridge" if late else "import gapbridge"
