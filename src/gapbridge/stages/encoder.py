@@ -1,6 +1,7 @@
 """encoder: the contrastive dual encoder, trained from the pairs of the set `encoder`, or pinned.
 
-Shapes: `n` probe pairs, `d` width. Writes encoder.json; a model trained here adds open_clip's files and `snapshots/`.
+Shapes: `n` probe pairs, `d` width. Writes encoder.json; a model trained here adds open_clip's files,
+`losses.parquet` and `snapshots/`.
 """
 
 import logging
@@ -53,6 +54,7 @@ def _train(stage: StageRun, settings: EncoderParams) -> dict[str, Any]:
     save_model(stage.out, trained.model, trained.tokenizer, architecture)
     if trained.snapshots:
         trained.snapshots.save(stage.out / "snapshots")
+    trained.history.frame().write_parquet(stage.out / "losses.parquet")
     losses = trained.history.losses
     last = losses[-max(1, len(losses) // 20) :]
     return {"pairs": manifest.height, "steps": len(losses), "loss": float(np.mean(last))}

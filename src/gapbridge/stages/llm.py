@@ -24,6 +24,7 @@ def run(stage: StageRun) -> dict[str, Any]:
         rows, _architecture(settings), _recipe(settings), stage.params.seed, stage.scratch, stage.tracker
     )
     save_llm(stage.out, trained.model, trained.tokenizer)
+    trained.history.frame().write_parquet(stage.out / "losses.parquet")
     return trained.metrics
 
 
