@@ -105,6 +105,8 @@ def save(model: GapbridgeForConditionalGeneration, processor: GapbridgeProcessor
     """
     pad_id = processor.tokenizer.pad_token_id
     model.generation_config = GenerationConfig(eos_token_id=end_id, pad_token_id=pad_id, do_sample=False)
+    # Where the language model was read from is of this machine alone; transformers would write it down.
+    model.config.text_config._name_or_path = ""
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     for file in folder.rglob("*"):
