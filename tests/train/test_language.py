@@ -1,8 +1,10 @@
-"""The tiny language model: learns to read, gives the same bytes twice, is an ordinary Hugging Face folder, or is pinned."""
+"""The tiny language model: it learns to read, gives the same bytes twice, and is an ordinary folder, or is pinned."""
 
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from gapbridge.errors import ArtifactError, InputError, TrainingError
 from gapbridge.train.language import (
     Architecture,
     Recipe,
+    Trained,
     load_llm,
     pin_llm,
     reading_accuracy,
@@ -21,12 +24,12 @@ from gapbridge.train.language import (
 )
 from gapbridge.train.prompts import Prompter
 
-ARCHITECTURE = Architecture(32, 64, ("conv", "full_attention"), 2, 3, 400)
+ARCHITECTURE = Architecture(32, 64, ("conv", "full_attention"), 2, 3, 400, attention_gain=1.0)
 RECIPE = Recipe(150, 16, 5e-3, 0.05, 0.1, 0.98, 1.0, 0.1)
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def row(number, form="a handwritten {}"):
+def row(number: int, form: str = "a handwritten {}") -> dict[str, Any]:
     digit = DIGITS[number % 10]
     turns = [
         {"question": "is it even?", "answer": "no" if number % 2 else "yes"},
@@ -41,7 +44,7 @@ def row(number, form="a handwritten {}"):
     }
 
 
-def plain(number):
+def plain(number: int) -> dict[str, Any]:
     return {
         "id": f"t{number}",
         "group_id": f"t{number}",
@@ -51,26 +54,30 @@ def plain(number):
     }
 
 
+Rows = list[dict[str, Any]]
+
 ROWS = [row(number) for number in range(400)] + [plain(number) for number in range(100)]
 
 
-def train(rows=ROWS, architecture=ARCHITECTURE, recipe=RECIPE, seed=0):
+def train(
+    rows: Rows = ROWS, architecture: Architecture = ARCHITECTURE, recipe: Recipe = RECIPE, seed: int = 0
+) -> Trained:
     return train_language(rows, architecture, recipe, seed, None, None)
 
 
 @pytest.fixture(scope="module")
-def trained():
+def trained() -> Trained:
     return train()
 
 
 @pytest.fixture(scope="module")
-def saved(trained, tmp_path_factory):
+def saved(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("llm")
     save_llm(folder, trained.model, trained.tokenizer)
     return folder
 
 
-def test_it_learns_to_read_and_says_how_well(trained) -> None:
+def test_it_learns_to_read_and_says_how_well(trained: Trained) -> None:
     reading = trained.metrics["reading"]
     assert reading["accuracy"] > 0.9
     assert set(reading["kinds"]) == {"is it", "which digit"}
@@ -80,7 +87,7 @@ def test_it_learns_to_read_and_says_how_well(trained) -> None:
     json.dumps(trained.metrics, allow_nan=False)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(trained, saved, tmp_path) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(trained: Trained, saved: Path, tmp_path: Path) -> None:
     for name, seed in (("same", 0), ("other", 1)):
         again = train(seed=seed)
         save_llm(tmp_path / name, again.model, again.tokenizer)
@@ -91,7 +98,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(trained, saved,
     assert weights_fingerprint(tmp_path / "other") != weights_fingerprint(saved)
 
 
-def test_the_folder_opens_and_generates_the_answer(saved) -> None:
+def test_the_folder_opens_and_generates_the_answer(saved: Path) -> None:
     model, tokenizer = load_llm(saved)
     prompter = Prompter(tokenizer)
     ids = torch.tensor([prompter.ask("which digit is this?", context="a handwritten seven")])
@@ -101,7 +108,7 @@ def test_the_folder_opens_and_generates_the_answer(saved) -> None:
     assert said[0, -1] == prompter.end_id
 
 
-def test_left_padding_does_not_change_what_is_said(saved) -> None:
+def test_left_padding_does_not_change_what_is_said(saved: Path) -> None:
     model, tokenizer = load_llm(saved)
     short, long = (
         Prompter(tokenizer).ask("which digit is this?", context=text)
@@ -116,7 +123,7 @@ def test_left_padding_does_not_change_what_is_said(saved) -> None:
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
 
-def test_a_whole_answer_must_be_right(saved) -> None:
+def test_a_whole_answer_must_be_right(saved: Path) -> None:
     model, tokenizer = load_llm(saved)
     right = row(7)
     wrong = {**right, "turns": [{"question": "which digit is this?", "answer": "seven eight"}]}
@@ -129,7 +136,7 @@ def test_words_of_the_context_are_targets_only_at_a_weight() -> None:
     weighed, unweighed = (train(recipe=replace(RECIPE, steps=40, context_weight=weight)) for weight in (0.1, 0.0))
     question = Prompter(weighed.tokenizer).ask("which digit is this?", context="a handwritten one")
 
-    def surprise(model):
+    def surprise(model: Any) -> float:
         ids = torch.tensor([question])
         with torch.inference_mode():
             return model(input_ids=ids, labels=ids).loss.item()
@@ -137,7 +144,7 @@ def test_words_of_the_context_are_targets_only_at_a_weight() -> None:
     assert surprise(weighed.model) < surprise(unweighed.model) / 2
 
 
-def test_other_weights_than_those_in_the_card_are_refused(saved, tmp_path) -> None:
+def test_other_weights_than_those_in_the_card_are_refused(saved: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(saved, damaged)
     weights = damaged / "model.safetensors"
@@ -148,7 +155,7 @@ def test_other_weights_than_those_in_the_card_are_refused(saved, tmp_path) -> No
         load_llm(damaged)
 
 
-def test_a_pinned_folder_is_named_and_not_copied(saved, tmp_path) -> None:
+def test_a_pinned_folder_is_named_and_not_copied(saved: Path, tmp_path: Path) -> None:
     pin_llm(tmp_path, str(saved), None)
     assert [file.name for file in tmp_path.iterdir()] == ["llm.json"]
     model, _ = load_llm(tmp_path)
@@ -156,7 +163,7 @@ def test_a_pinned_folder_is_named_and_not_copied(saved, tmp_path) -> None:
     assert json.loads((tmp_path / "llm.json").read_text())["fingerprint"] == weights_fingerprint(saved)
 
 
-def test_what_cannot_be_pinned_is_an_error(saved, tmp_path) -> None:
+def test_what_cannot_be_pinned_is_an_error(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"set llm\.revision"):
         pin_llm(tmp_path, "somebody/something", None)
     bare = tmp_path / "bare"

@@ -1,6 +1,7 @@
 """Exact ids and masks, quick and slow alike, on our template and on the shapes of three well-known ones."""
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ WORDS = ["a red ring on the left", "is there a red ring", "what color is the rin
 LLAMA_LIKE = (
     "{{ '<|begin|>' }}{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
     "{{ '<|head|>system<|/head|>\n\nToday: ' + date_string + '<|eot|>' }}"
-    "{% for m in messages %}{{ '<|head|>' + m['role'] + '<|/head|>\n\n' + m['content'] | trim + '<|eot|>' }}{% endfor %}"
+    "{% for m in messages %}{{ '<|head|>' + m['role'] + '<|/head|>\n\n' + m['content'] | trim + '<|eot|>' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|head|>assistant<|/head|>\n\n' }}{% endif %}"
 )
 CHATML_LIKE = (
@@ -41,7 +43,7 @@ PLAIN = (
 MODERN_SPLIT = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 
-def made_by_hand(template: str, markers: list[str], **special):
+def made_by_hand(template: str, markers: list[str], bos: str | None = None, eos: str | None = None) -> Any:
     """A byte-level tokenizer with another family's manners: no prefix space, its own markers and no pad token."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -55,7 +57,7 @@ def made_by_hand(template: str, markers: list[str], **special):
     trainer = trainers.BpeTrainer(vocab_size=400, show_progress=False, initial_alphabet=alphabet)
     backend.train_from_iterator([*WORDS, "\n\n \n"] * 9, trainer)
     backend.add_special_tokens([*markers, IMAGE_TOKEN])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **special)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=bos, eos_token=eos)
     tokenizer.chat_template = template
     return tokenizer
 
@@ -63,10 +65,10 @@ def made_by_hand(template: str, markers: list[str], **special):
 TOKENIZERS = {
     "ours": lambda: train_tokenizer(WORDS * 9, 380),
     "llama": lambda: made_by_hand(LLAMA_LIKE, ["<|begin|>", "<|head|>", "<|/head|>", "<|eot|>"]),
-    "chatml": lambda: made_by_hand(CHATML_LIKE, ["<|im_s|>", "<|im_e|>"], eos_token="<|im_e|>"),
-    "gemma": lambda: made_by_hand(GEMMA_LIKE, ["<b>", "<turn>", "</turn>"], bos_token="<b>"),
+    "chatml": lambda: made_by_hand(CHATML_LIKE, ["<|im_s|>", "<|im_e|>"], eos="<|im_e|>"),
+    "gemma": lambda: made_by_hand(GEMMA_LIKE, ["<b>", "<turn>", "</turn>"], bos="<b>"),
     "thinking": lambda: made_by_hand(THINKING, ["<|im_s|>", "<|im_e|>"]),
-    "plain": lambda: made_by_hand(PLAIN, ["</s>"], eos_token="</s>"),
+    "plain": lambda: made_by_hand(PLAIN, ["</s>"], eos="</s>"),
 }
 DIALOGUES = [
     Dialogue((("is there a red ring", "yes"),), context="a red ring on the left"),
@@ -77,11 +79,11 @@ DIALOGUES = [
 
 
 @pytest.fixture(params=sorted(TOKENIZERS))
-def prompter(request):
+def prompter(request: pytest.FixtureRequest) -> Prompter:
     return Prompter(TOKENIZERS[request.param]())
 
 
-def test_quick_and_slow_agree(prompter) -> None:
+def test_quick_and_slow_agree(prompter: Prompter) -> None:
     many = [Dialogue(d.turns, d.context, d.visual_tokens) for d in DIALOGUES * 30]
     for dialogue, example in zip(many, prompter.examples(many), strict=True):
         slow = prompter.by_prefixes(dialogue)
@@ -91,7 +93,7 @@ def test_quick_and_slow_agree(prompter) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(TOKENIZERS) - {"thinking"}))
-def test_targets_are_the_answers_and_the_token_that_ends_them(name) -> None:
+def test_targets_are_the_answers_and_the_token_that_ends_them(name: str) -> None:
     tokenizer = TOKENIZERS[name]()
     prompter = Prompter(tokenizer)
     for dialogue, example in zip(DIALOGUES, prompter.examples(DIALOGUES), strict=True):
@@ -117,7 +119,7 @@ def test_ids_of_our_template_are_exactly_these() -> None:
     ]
 
 
-def test_a_question_is_asked_with_the_ids_that_training_saw(prompter) -> None:
+def test_a_question_is_asked_with_the_ids_that_training_saw(prompter: Prompter) -> None:
     dialogue = DIALOGUES[1]
     example = prompter.examples([dialogue])[0]
     first, second = (
@@ -178,7 +180,7 @@ def test_a_template_that_rewrites_the_past_is_an_error() -> None:
 
 def test_an_unknown_image_token_and_two_contexts_are_errors() -> None:
     with pytest.raises(InputError, match="does not know <other>"):
-        Prompter(TOKENIZERS["ours"](), image_token="<other>").ask("yes", visual_tokens=2)
+        Prompter(TOKENIZERS["ours"](), "<other>").ask("yes", visual_tokens=2)
     with pytest.raises(InputError, match="give one"):
         Prompter(TOKENIZERS["ours"]()).ask("yes", visual_tokens=2, context="red")
 

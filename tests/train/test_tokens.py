@@ -1,5 +1,8 @@
 """The tokenizer: whole words, nothing lost, the same every time, fit for chat and for open_clip."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from transformers import AutoTokenizer
 
@@ -10,16 +13,16 @@ TEXTS = ["a red circle on the left", "is there a red circle", "what color is the
 
 
 @pytest.fixture(scope="module")
-def chat():
+def chat() -> Any:
     return train_tokenizer(TEXTS, 400)
 
 
-def test_frequent_words_are_one_token(chat) -> None:
+def test_frequent_words_are_one_token(chat: Any) -> None:
     words = "a red circle on the left"
     assert len(chat(words)["input_ids"]) == len(words.split())
 
 
-def test_a_word_is_the_same_token_at_the_start_after_a_space_and_after_a_marker_or_newline(chat) -> None:
+def test_a_word_is_the_same_token_at_the_start_after_a_space_and_after_a_marker_or_newline(chat: Any) -> None:
     first = chat("what color")["input_ids"]
     assert chat("is what color")["input_ids"][1:] == first
     assert chat(f"{IMAGE_TOKEN}\nwhat color")["input_ids"][-2:] == first
@@ -27,18 +30,18 @@ def test_a_word_is_the_same_token_at_the_start_after_a_space_and_after_a_marker_
 
 
 @pytest.mark.parametrize("text", ["zygote", "Ωmega 七 🙂", "naïve, really?!", "tab\there", "two\n\nlines"])
-def test_unknown_words_are_never_lost(chat, text) -> None:
+def test_unknown_words_are_never_lost(chat: Any, text: str) -> None:
     assert chat.decode(chat(text)["input_ids"]) == text
 
 
-def test_the_same_texts_give_the_same_bytes_in_any_order(tmp_path) -> None:
+def test_the_same_texts_give_the_same_bytes_in_any_order(tmp_path: Path) -> None:
     for name, texts in (("one", TEXTS), ("two", TEXTS[::-1])):
         train_tokenizer(texts, 330).save_pretrained(tmp_path / name)
     one, two = ({file.name: file.read_bytes() for file in (tmp_path / n).iterdir()} for n in ("one", "two"))
     assert one == two
 
 
-def test_template_writes_every_marker_and_survives_saving(chat, tmp_path) -> None:
+def test_template_writes_every_marker_and_survives_saving(chat: Any, tmp_path: Path) -> None:
     chat.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     messages = [{"role": "user", "content": "yes"}, {"role": "assistant", "content": "no"}]
@@ -55,7 +58,7 @@ def test_template_writes_every_marker_and_survives_saving(chat, tmp_path) -> Non
     assert loaded.pad_token_id == 0
 
 
-def test_template_takes_an_image_part(chat) -> None:
+def test_template_takes_an_image_part(chat: Any) -> None:
     content = [{"type": "image"}, {"type": "text", "text": "yes"}]
     text = chat.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
     assert text == "<bos><user><image>\nyes"

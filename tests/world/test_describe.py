@@ -21,23 +21,23 @@ TWO = Scene.of(Thing("circle", "red", "left"), Thing("square", "blue", "bottom")
 SCENES = [ONE, TWO, *all_scenes()[::97]]
 
 
-def facts(scene, places=True):
+def facts(scene: Scene, places: bool = True) -> set[tuple[str, str]]:
     colors = {(thing.shape, thing.color) for thing in scene.things}
     return colors | ({(thing.shape, thing.place) for thing in scene.things} if places else set())
 
 
 @pytest.fixture
-def random():
+def random() -> np.random.Generator:
     return np.random.default_rng(7)
 
 
 @pytest.mark.parametrize("short", [False, True])
-def test_captions_state_exactly_the_scene(random, short) -> None:
+def test_captions_state_exactly_the_scene(random: np.random.Generator, short: bool) -> None:
     for scene in SCENES * 10:
         assert bound_attributes(caption(scene, random, short)) == facts(scene, places=not short)
 
 
-def test_descriptions_state_exactly_the_scene(random) -> None:
+def test_descriptions_state_exactly_the_scene(random: np.random.Generator) -> None:
     for scene in SCENES:
         assert bound_attributes(ask(scene, "describe", random).answer) == facts(scene)
         assert bound_attributes(ask(scene, "briefly", random).answer) == facts(scene, places=False)
@@ -51,7 +51,7 @@ def test_bound_attributes_binds_and_ignores_the_rest() -> None:
 
 
 @pytest.mark.parametrize(("kind", "answers"), [("color", "color"), ("shape", "shape"), ("position", "place")])
-def test_attribute_questions_ask_for_one_thing(random, kind, answers) -> None:
+def test_attribute_questions_ask_for_one_thing(random: np.random.Generator, kind: str, answers: str) -> None:
     for scene in SCENES * 5:
         found = ask(scene, kind, random)
         (thing,) = [t for t in scene.things if getattr(t, answers) == found.answer]
@@ -64,7 +64,9 @@ def test_count() -> None:
 
 
 @pytest.mark.parametrize("subset", SUBSETS)
-def test_existence_is_affirmed_half_the_time_and_denied_in_the_named_manner(random, subset) -> None:
+def test_existence_is_affirmed_half_the_time_and_denied_in_the_named_manner(
+    random: np.random.Generator, subset: str
+) -> None:
     shared = {"random": 0, "half": 1, "swapped": 2}[subset]
     drawn = [ask(TWO, "existence", random, subset) for _ in range(400)]
     assert 160 < sum(question.answer == "yes" for question in drawn) < 240
@@ -78,18 +80,18 @@ def test_existence_is_affirmed_half_the_time_and_denied_in_the_named_manner(rand
         assert found.subset == subset
 
 
-def test_one_thing_cannot_be_swapped(random) -> None:
+def test_one_thing_cannot_be_swapped(random: np.random.Generator) -> None:
     assert {ask(ONE, "existence", random, "swapped").subset for _ in range(20)} == {"half"}
 
 
-def test_training_never_names_a_held_out_combination(random) -> None:
+def test_training_never_names_a_held_out_combination(random: np.random.Generator) -> None:
     for scene in scenes_of("texts", "instruct"):
         text, turns = reading(scene, random)
         said = text + " ".join(turn["question"] + turn["answer"] for turn in turns)
         assert not any(f"{color} {shape}" in said for shape, color in HELD_OUT_COMBINATIONS)
 
 
-def test_a_dialogue_asks_different_things_in_all_kinds(random) -> None:
+def test_a_dialogue_asks_different_things_in_all_kinds(random: np.random.Generator) -> None:
     seen = set()
     for scene in SCENES * 10:
         turns = dialogue(scene, random, turns=3)
@@ -98,12 +100,12 @@ def test_a_dialogue_asks_different_things_in_all_kinds(random) -> None:
     assert seen == {"is", "does", "what", "where", "how", "describe"}
 
 
-def test_a_mixture_of_one_kind_asks_that_alone(random) -> None:
+def test_a_mixture_of_one_kind_asks_that_alone(random: np.random.Generator) -> None:
     assert dialogue(TWO, random, 4, {"count": 1.0})[0]["answer"] == "two"
     assert len(dialogue(TWO, random, 4, {"position": 1.0})) == 2
 
 
-def test_reading_describes_in_the_order_of_its_caption(random) -> None:
+def test_reading_describes_in_the_order_of_its_caption(random: np.random.Generator) -> None:
     for _ in range(50):
         text, turns = reading(TWO, random, 5)
         for turn in turns:
@@ -118,7 +120,7 @@ def test_questions_serve_every_benchmark_and_are_reproducible() -> None:
     assert {question.kind for question in one.values()} <= set(MIXTURE)
 
 
-def test_unknown_kinds_and_subsets_are_refused(random) -> None:
+def test_unknown_kinds_and_subsets_are_refused(random: np.random.Generator) -> None:
     with pytest.raises(ValueError, match="size"):
         ask(TWO, "size", random)
     with pytest.raises(ValueError, match="near"):
