@@ -53,7 +53,7 @@ def test_images_are_left_alone_but_for_rounding(tmp_path: Path) -> None:
 
 
 def test_vectors_of_another_encoder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="encoder f, .* come from other"):
+    with pytest.raises(ArtifactError, match=r"encoder f, .* come from other"):
         AlignedTextVectors(_shards(tmp_path, "other"), _alignment())
 
 
