@@ -38,8 +38,8 @@ class Encoding:
 
     @property
     def block_rows(self) -> int:
-        """Rows of a block of the cache: whole batches, at least one."""
-        return max(1, BLOCK_ROWS // self.batch_size) * self.batch_size
+        """Rows of a block of the cache: whole batches, at least one, no more than a shard where that can be."""
+        return max(1, min(BLOCK_ROWS, self.shard_rows) // self.batch_size) * self.batch_size
 
 
 @dataclass(frozen=True)
