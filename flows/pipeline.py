@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -112,7 +113,7 @@ def summary(workspace: Path) -> str:
 def _environment() -> dict[str, str]:
     """This process's, with its Python's programs first and progress bars that suit a log."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    progress = {"TQDM_MININTERVAL": "3", "TQDM_MAXINTERVAL": "3", "TQDM_NCOLS": "90", "TQDM_ASCII": "1"}
+    progress = {"TQDM_MININTERVAL": "3", "TQDM_MAXINTERVAL": "3", "TQDM_NCOLS": "90"}
     return progress | dict(os.environ) | {"PATH": path, "PYTHONUNBUFFERED": "1"}
 
 
@@ -155,11 +156,11 @@ def _lines(process: subprocess.Popen[bytes], stage: str) -> Iterator[str]:
 
 
 def _reason(lines: list[str], returncode: int) -> str:
-    """The stage's own error, or DVC's, or the last thing said."""
-    for mark in ("error: ", "ERROR: "):
+    """The stage's own error, an exception it did not expect, DVC's error, or the last thing said."""
+    for mark in (r"error: (.*)", r"([\w.]+(?:Error|Exception)\b.*)", r"ERROR: (.*)"):
         for line in reversed(lines):
-            if line.startswith(mark):
-                return line.removeprefix(mark)
+            if found := re.fullmatch(mark, line):
+                return found[1]
     return lines[-1] if lines else f"ended with status {returncode}"
 
 

@@ -92,8 +92,9 @@ def test_a_broken_run_goes_on_from_its_last_block(
     assert artifacts.dvc_digest(tmp_path / "a") == artifacts.dvc_digest(tmp_path / "b")
 
 
-def test_blocks_are_whole_batches(tmp_path: Path) -> None:
-    assert Encoding(tmp_path, 100, 10).block_rows == BLOCK_ROWS // 100 * 100
+def test_blocks_are_whole_batches_and_no_larger_than_a_shard(tmp_path: Path) -> None:
+    assert Encoding(tmp_path, 100, 10**6).block_rows == BLOCK_ROWS // 100 * 100
+    assert Encoding(tmp_path, 32, 70).block_rows == 64
     assert Encoding(tmp_path, 5000, 10).block_rows == 5000
 
 

@@ -46,6 +46,17 @@ def test_a_stage_runs_is_cached_or_fails_with_its_own_words(toy: Path) -> None:
     assert "last" not in locked(toy)
 
 
+def test_a_progress_bar_becomes_lines_and_an_unexpected_error_is_named(toy: Path) -> None:
+    for stage in ("sources", "left", "right", "each@x"):
+        pipeline.run_stage(toy, stage, ignore)
+    (toy / "last.py").write_text("from tqdm import tqdm\nfor _ in tqdm(range(5), desc='rows'): pass\nint('x')")
+    (toy / "last.sh").write_text("python last.py")
+    lines: list[str] = []
+    outcome = pipeline.run_stage(toy, "last", lines.append)
+    assert any(line.startswith("rows: 100%") and len(line) <= 90 for line in lines)
+    assert outcome.reason == "ValueError: invalid literal for int() with base 10: 'x'"
+
+
 def test_a_quiet_stage_gives_signs_of_life(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "QUIET_SECONDS", 0.2)
     pipeline.run_stage(toy, "sources", ignore)
