@@ -123,11 +123,18 @@ def summary() -> None:
     click.echo(table(Path.cwd()))
 
 
+def _worth_reading(record: logging.LogRecord) -> bool:
+    """Leaves out what libraries (open_clip) chat to the root logger; ours have names."""
+    return record.name != "root" or record.levelno >= logging.WARNING
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The entry point: run a command; an expected error becomes one line on stderr and exit status 1."""
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_worth_reading)
     for library in _LOUD_LIBRARIES:
         logging.getLogger(library).setLevel(logging.WARNING)
     options: dict[str, Any] = {"prog_name": "gapbridge"}
