@@ -31,7 +31,7 @@ digits: setup
 	@python -m flows.train
 
 controls: setup
-	@python perf/controls.py --seeds 0 1 2
+	@python perf/controls.py --seeds 0 1 2 --work $(or $(WORK),../gapbridge-controls)
 
 test: setup
 	@python -m pytest
