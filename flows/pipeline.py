@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -78,14 +78,14 @@ def run_stage(workspace: Path, stage: str, on_line: Callable[[str], None]) -> Ou
 
 def stop_all() -> None:
     """End every running stage with all that it started: asked first, then killed."""
-    for process in list(_running):
+    stopping = list(_running)
+    for process in stopping:
         _signal_group(process, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
-    for process in list(_running):
-        try:
-            process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            _signal_group(process, signal.SIGKILL)
+    while any(_group_lives(process) for process in stopping) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for process in stopping:
+        _signal_group(process, signal.SIGKILL)
 
 
 @contextmanager
@@ -164,6 +164,16 @@ def _reason(lines: list[str], returncode: int) -> str:
     return lines[-1] if lines else f"ended with status {returncode}"
 
 
+def _group_lives(process: subprocess.Popen[bytes]) -> bool:
+    """Whether anything that the process started still runs: DVC often ends before the stage that it was running."""
+    process.poll()  # an ended process that nobody asked for counts as a member of its group
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    if process.poll() is None:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
