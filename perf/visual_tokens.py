@@ -21,10 +21,11 @@ from gapbridge.align.alignment import Alignment
 from gapbridge.corpus.manifest import read_manifest
 from gapbridge.embeddings.shards import Shards
 from gapbridge.model.assemble import AdapterShape, ImageCap, assemble, placeholder
+from gapbridge.model.llm import load_llm
 from gapbridge.params import load_params
 from gapbridge.train.batches import Batches
 from gapbridge.train.examples import AlignedTextVectors, caption_examples, target_loss
-from gapbridge.train.language import flushed_denormals, load_llm
+from gapbridge.train.loop import flushed_denormals
 from gapbridge.train.prompts import Prompter
 from gapbridge.train.tokens import IMAGE_TOKEN
 

@@ -13,10 +13,11 @@ import torch
 from gapbridge.align import Side, fit_held_out
 from gapbridge.corpus.manifest import write_manifest
 from gapbridge.embeddings.shards import Shards, write_shards
+from gapbridge.model.llm import save_llm
 from gapbridge.model.vision import build_tower
 from gapbridge.params import load_params
 from gapbridge.stages.runner import StageRun
-from gapbridge.train.language import Architecture, build, save_llm
+from gapbridge.train.language import Architecture, build
 from gapbridge.train.tokens import train_tokenizer
 
 WIDTH = 16

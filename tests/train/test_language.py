@@ -11,17 +11,8 @@ import pytest
 import torch
 
 from gapbridge.errors import ArtifactError, InputError, TrainingError
-from gapbridge.train.language import (
-    Architecture,
-    Recipe,
-    Trained,
-    load_llm,
-    pin_llm,
-    reading_accuracy,
-    save_llm,
-    train_language,
-    weights_fingerprint,
-)
+from gapbridge.model.llm import load_llm, pin_llm, save_llm, weights_fingerprint
+from gapbridge.train.language import Architecture, Recipe, Trained, reading_accuracy, train_language
 from gapbridge.train.prompts import Prompter
 
 ARCHITECTURE = Architecture(32, 64, ("conv", "full_attention"), 2, 3, 400, attention_gain=1.0)

@@ -15,11 +15,11 @@ from gapbridge.embeddings.encoders import load_encoder
 from gapbridge.embeddings.shards import Shards
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.model.assemble import AdapterShape, ImageCap, ImageTower, assemble, make_processor, placeholder, save
+from gapbridge.model.llm import load_llm
 from gapbridge.stages.pretrain import course_of
 from gapbridge.stages.runner import StageRun
 from gapbridge.train.batches import Vectors
 from gapbridge.train.examples import AlignedTextVectors, ImageVectors, dialogue_examples
-from gapbridge.train.language import load_llm
 from gapbridge.train.prompts import Prompter
 from gapbridge.train.tokens import IMAGE_TOKEN
 from gapbridge.train.visual import Material, groups_of, load_adapter, read_card, train

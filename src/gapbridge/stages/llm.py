@@ -6,9 +6,11 @@ import torch
 
 from gapbridge.corpus.manifest import read_manifest
 from gapbridge.errors import InputError
+from gapbridge.model.llm import pin_llm, save_llm
 from gapbridge.params import LlmParams
 from gapbridge.stages.runner import StageRun
-from gapbridge.train.language import Architecture, Recipe, pin_llm, save_llm, train_language
+from gapbridge.train.language import Architecture, Recipe, train_language
+from gapbridge.train.prompts import Prompter
 
 
 def run(stage: StageRun) -> dict[str, Any]:
@@ -16,7 +18,9 @@ def run(stage: StageRun) -> dict[str, Any]:
     settings = stage.params.llm
     torch.set_num_threads(settings.threads)
     if settings.pretrained is not None:
-        return pin_llm(stage.out, settings.pretrained, settings.revision)
+        tokenizer = pin_llm(stage.out, settings.pretrained, settings.revision)
+        Prompter(tokenizer)  # says at once when the model has no chat template, or one that is of no use here
+        return {"pretrained": settings.pretrained, "revision": settings.revision, "vocabulary": len(tokenizer)}
     rows = read_manifest(stage.artifact("ingest", "llm")).to_dicts()
     if not rows:
         raise InputError("sources.llm: no rows; name texts to learn from, or a model in llm.pretrained")

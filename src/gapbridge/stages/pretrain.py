@@ -14,10 +14,10 @@ from gapbridge.corpus.manifest import read_manifest
 from gapbridge.embeddings.shards import Shards
 from gapbridge.errors import InputError
 from gapbridge.model.assemble import AdapterShape, ImageCap, assemble, placeholder
+from gapbridge.model.llm import load_llm
 from gapbridge.params import Checkpointing, Optimiser
 from gapbridge.stages.runner import StageRun
 from gapbridge.train.examples import AlignedTextVectors, ImageVectors, caption_examples
-from gapbridge.train.language import load_llm
 from gapbridge.train.prompts import Prompter
 from gapbridge.train.tokens import IMAGE_TOKEN
 from gapbridge.train.visual import Course, Material, groups_of, save_adapter, train

@@ -18,7 +18,6 @@ from gapbridge.model.adapter import Adapter
 from gapbridge.model.vlm import GapbridgeForConditionalGeneration
 from gapbridge.train.batches import Batches, Vectors, packs_exactly
 from gapbridge.train.examples import hold_out, target_loss
-from gapbridge.train.language import flushed_denormals
 from gapbridge.train.loop import Group, History, Metrics, Settings, fit
 from gapbridge.train.prompts import Example
 
@@ -81,8 +80,7 @@ def train(
         course.seed,
     )
     unseen = _batches(material, heldout, course, packed).in_order() if len(heldout) else []
-    with flushed_denormals():
-        history = fit(model, groups, batches, target_loss, settings, scratch, tracker, label, unseen)
+    history = fit(model, groups, batches, target_loss, settings, scratch, tracker, label, unseen)
     figures = {
         "rows": len(kept),
         "heldout_rows": len(heldout),
