@@ -42,11 +42,17 @@ def graph(workspace: Path) -> dict[str, set[str]]:
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc.stage import PipelineStage
 
     try:
         with Repo(str(workspace)) as repo:
             edges = repo.index.graph
-            waits_for = {stage.name: {dep.name for dep in edges.successors(stage)} for stage in edges.nodes}
+            # A file of the user's own under `dvc add` is a node too, but no stage, and has no name.
+            stages = [node for node in edges.nodes if isinstance(node, PipelineStage)]
+            waits_for = {
+                stage.name: {dep.name for dep in edges.successors(stage) if isinstance(dep, PipelineStage)}
+                for stage in stages
+            }
     except DvcException as error:
         raise PipelineError(f"{workspace}: {' '.join(str(error).split())}") from error
     return {
@@ -65,9 +71,12 @@ def run_stage(workspace: Path, stage: str, on_line: Callable[[str], None]) -> Ou
     started = time.monotonic()
     lines: list[str] = []
     with _started([sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage], workspace) as process:
-        for line in _lines(process, stage):
-            lines.append(line)
-            on_line(line)
+        for line in _lines(process):
+            if line is None:
+                on_line(f"{stage}: at work for {time.monotonic() - started:.0f} s")
+            else:
+                lines.append(line)
+                on_line(line)
     seconds = time.monotonic() - started
     if process.returncode != 0:
         return Outcome("failed", seconds, _reason(lines, process.returncode))
@@ -136,14 +145,14 @@ def _started(command: list[str], workspace: Path) -> Iterator[subprocess.Popen[b
             _running.discard(process)
 
 
-def _lines(process: subprocess.Popen[bytes], stage: str) -> Iterator[str]:
-    """Lines as they come, where a progress bar's carriage return ends one too; a sign of life when none comes."""
-    output, started, rest = process.stdout, time.monotonic(), b""
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[str | None]:
+    """Lines as they come, where a progress bar's carriage return ends one too; None when it is quiet for long."""
+    output, rest = process.stdout, b""
     with selectors.DefaultSelector() as selector:
         selector.register(output, selectors.EVENT_READ)
         while True:
             if not selector.select(QUIET_SECONDS):
-                yield f"{stage}: at work for {time.monotonic() - started:.0f} s"
+                yield None
                 continue
             chunk = os.read(output.fileno(), 1 << 16)
             *whole, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
@@ -161,7 +170,8 @@ def _reason(lines: list[str], returncode: int) -> str:
         for line in reversed(lines):
             if found := re.fullmatch(mark, line):
                 return found[1]
-    return lines[-1] if lines else f"ended with status {returncode}"
+    said = [line for line in lines if "%|" not in line]  # a progress bar is no reason
+    return f"{said[-1]} (status {returncode})" if said else f"ended with status {returncode}"
 
 
 def _group_lives(process: subprocess.Popen[bytes]) -> bool:

@@ -143,3 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
     except GapbridgeError as error:
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
+
+
+if __name__ == "__main__":  # torchrun starts modules
+    main()

@@ -76,7 +76,7 @@ class Optimiser(Section):
     learning_rate: Rate
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_fraction: Fraction
-    beta2: Fraction = 0.98
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.98
     clip_norm: Rate = 1.0
 
 
@@ -203,7 +203,7 @@ class ReportParams(Section):
 class Params(Section):
     """The whole of params.yaml."""
 
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     sources: SourcesParams
     ingest: IngestParams
     encoder: EncoderParams

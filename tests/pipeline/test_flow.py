@@ -65,6 +65,20 @@ def test_a_quiet_stage_gives_signs_of_life(toy: Path, monkeypatch: pytest.Monkey
     assert any(line.startswith("left: at work for") for line in lines)
 
 
+def test_a_stage_that_dies_in_silence_has_no_progress_bar_for_a_reason() -> None:
+    lines = ["Running stage 'last':", "rows:  40%|####      | 2/5 [00:01<00:01]"]
+    assert pipeline._reason(lines, 247) == "Running stage 'last': (status 247)"
+
+
+def test_a_file_under_dvc_is_no_stage(toy: Path) -> None:
+    (toy / "data").mkdir()
+    (toy / "data" / "photo").write_text("1")
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data"], cwd=toy, check=True)
+    (toy / "dvc.yaml").write_text((toy / "dvc.yaml").read_text().replace("deps: [o/right,", "deps: [data, o/right,"))
+    assert set(pipeline.graph(toy)) == STAGES
+    assert pipeline.run_stage(toy, "sources", ignore).status == "ran"
+
+
 def test_the_longest_chain_goes_first(toy: Path) -> None:
     assert list(pipeline.graph(toy))[:3] == ["sources", "left", "each@x"]
     (toy / "dvc.yaml").write_text("stages: [")

@@ -113,7 +113,7 @@ def test_nothing_changed_then_nothing_runs_but_the_look_at_the_sources(smoke: Co
     before = smoke.outs()
     started = time.monotonic()
     assert stages_run(smoke.repro()) == {"sources"}
-    assert time.monotonic() - started < 30, "5 s on an idle machine; measured by perf/"
+    assert time.monotonic() - started < 30, "about 2 s on an idle machine"
     assert smoke.outs() == before
 
 
@@ -123,7 +123,7 @@ def test_a_change_reruns_what_depends_on_it_alone(smoke: Copy) -> None:
     align.write_text(text + "# edited\n")
     status = json.loads(call(smoke.path, smoke.env, "dvc", "status", "--json"))
     align.write_text(text)
-    assert status.keys() <= {"sources", "realign"} and "realign" in status
+    assert status.keys() - {"sources"} == {"realign", "geometry", "pretrain", "instruct"}
     params = smoke.path / "params.yaml"
     kept = params.read_text()
     params.write_text(kept.replace("max_new_tokens: 24", "max_new_tokens: 2"))

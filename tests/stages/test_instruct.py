@@ -1,5 +1,6 @@
 """Stage 2: adapter and language model learn; the result is the final model's directory."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from gapbridge.errors import ArtifactError, InputError
+from gapbridge.model.llm import load_llm
 from gapbridge.stages import instruct, pretrain
 from gapbridge.train.prompts import Prompter
 
@@ -64,7 +66,22 @@ def test_the_model_answers_about_a_picture(ready: Path) -> None:
     inputs = processor(images=Image.new("RGB", (40, 30), "red"), text=text, return_tensors="pt")
     assert inputs["input_ids"][0].tolist() == Prompter(processor.tokenizer).ask("what color is it", visual_tokens=3)
     answer = model.generate(**inputs, max_new_tokens=6)[0, inputs["input_ids"].shape[1] :]
-    assert 1 <= len(answer) <= 6
+    assert processor.decode(answer, skip_special_tokens=True) == "red"
+
+
+def test_a_language_model_that_never_heard_of_pictures_will_do(ready: Path) -> None:
+    folder = ready / "artifacts/llm"
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["content"] != "<image>"]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({key: value for key, value in config.items() if "<image>" not in str(value)})
+    )
+    with pytest.raises(InputError, match="does not know <image>"):
+        Prompter(load_llm(folder)[1]).ask("what color is it", visual_tokens=1)
+    pretrain.run(bridge.stage(ready, "pretrain"))
+    assert instruct.run(bridge.stage(ready, "instruct"))["rows"] == 36
 
 
 def test_a_killed_run_ends_with_the_same_bytes(ready: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from gapbridge.artifacts import read_json
@@ -52,6 +53,24 @@ def test_it_learns_the_adapter_and_nothing_else(ready: Path, monkeypatch: pytest
         key = name if name.startswith("lm_head") else f"model.language_{name}"
         assert tensor.numpy().tobytes() == trained[key].numpy().tobytes(), name
     assert set(_bytes(stage.out)) == {"adapter.json", "adapter.safetensors", "losses.parquet"}
+
+
+def test_on_a_gpu_the_frozen_weights_are_bf16_and_the_adapter_is_not(
+    ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = pretrain.train
+
+    def train_as_a_gpu_would(*arguments: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            return train(*arguments)
+
+    monkeypatch.setattr(pretrain, "best_device", lambda: "cuda")
+    monkeypatch.setattr(pretrain, "train", train_as_a_gpu_would)
+    stage = bridge.stage(ready, "pretrain")
+    metrics = pretrain.run(stage)
+    losses = polars.read_parquet(stage.out / "losses.parquet")["loss"]
+    assert losses.tail(3).mean() < losses.head(3).mean() and not metrics["packed"]
+    assert {tensor.dtype for tensor in load_file(stage.out / "adapter.safetensors").values()} == {torch.float32}
 
 
 def test_a_killed_run_ends_with_the_same_bytes(ready: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from gapbridge.errors import ArtifactError, InputError, TrainingError
+from gapbridge.train.answers import samples_of
 from gapbridge.model.llm import load_llm, pin_llm, save_llm, weights_fingerprint
 from gapbridge.train.language import Architecture, Recipe, Trained, reading_accuracy, train_language
 from gapbridge.train.prompts import Prompter
@@ -133,6 +134,12 @@ def test_words_of_the_context_are_targets_only_at_a_weight() -> None:
             return model(input_ids=ids, labels=ids).loss.item()
 
     assert surprise(weighed.model) < surprise(unweighed.model) / 2
+
+
+def test_a_marker_in_a_plain_text_stays_words(trained: Trained) -> None:
+    (sample,) = samples_of(trained.tokenizer, [{**plain(1), "text": "a <eos> b"}], 0.0)
+    assert (sample.ids == trained.tokenizer.eos_token_id).sum() == 1
+    assert trained.tokenizer.decode(sample.ids[1:-1]) == "a <eos> b"
 
 
 def test_other_weights_than_those_in_the_card_are_refused(saved: Path, tmp_path: Path) -> None:

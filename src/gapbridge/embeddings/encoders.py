@@ -99,6 +99,13 @@ class OpenClipEncoder:
         return len(inner(text).input_ids) if inner is not None else len(self._tokenizer.encode(text)) + 2
 
 
+def best_device() -> str:
+    """The GPU where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load_encoder(folder: Path, device: str = "cpu", threads: int | None = None) -> OpenClipEncoder:
     """The encoder of `artifacts/encoder/`, on `device`, with `threads` CPU threads for the whole process.
 

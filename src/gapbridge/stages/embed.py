@@ -11,7 +11,7 @@ import polars
 from gapbridge.corpus.manifest import read_manifest
 from gapbridge.corpus.pictures import Pictures
 from gapbridge.embeddings.encode import Encoding, Records, embed_images, embed_texts
-from gapbridge.embeddings.encoders import Encoder, load_encoder
+from gapbridge.embeddings.encoders import Encoder, best_device, load_encoder
 from gapbridge.stages.runner import StageRun, cache_root
 
 TEXT_COLUMNS = {"texts": "text", "probe": "text", "instruct": "context"}
@@ -24,7 +24,7 @@ def run(stage: StageRun) -> dict[str, Any]:
     folder = stage.artifact("ingest", stage.item)
     manifest = read_manifest(folder)
     settings = stage.params.embed
-    encoder = load_encoder(stage.artifact("encoder"), device=_device(), threads=settings.threads)
+    encoder = load_encoder(stage.artifact("encoder"), device=best_device(), threads=settings.threads)
     encoding = Encoding(cache_root(), settings.batch_size, settings.shard_rows)
     figures: dict[str, Any] = {"fingerprint": encoder.fingerprint, "width": encoder.width, "rows": manifest.height}
     if stage.item in PICTURED_SETS:
@@ -52,9 +52,3 @@ def _embed_pictures(
 
 def _records(manifest: polars.DataFrame, column: str) -> Records:
     return Records(manifest["id"].to_list(), manifest["group_id"].to_list(), manifest[column].to_list())
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

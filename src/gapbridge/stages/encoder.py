@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from gapbridge.corpus.manifest import read_manifest
 from gapbridge.corpus.pictures import Pictures
-from gapbridge.embeddings.encoders import Encoder, pin_encoder
+from gapbridge.embeddings.encoders import Encoder, best_device, load_encoder, pin_encoder
 from gapbridge.errors import InputError
 from gapbridge.params import EncoderParams
 from gapbridge.stages.runner import StageRun
@@ -27,17 +27,16 @@ from gapbridge.train.pairs import Mixing, Pairs
 _log = logging.getLogger(__name__)
 SNAPSHOT_ROWS = 256
 SCORED_ROWS = 1000
+SCORED_AT_ONCE = 100  # pictures of people's own are large: a thousand at once would need tens of GB
 
 
 def run(stage: StageRun) -> dict[str, Any]:
     """Train or pin the encoder; the figures say how well it finds the probe's pairs and how wide the gap is."""
     settings = stage.params.encoder
     torch.set_num_threads(settings.threads)
-    # Gradients that fade into denormal numbers would slow the processor down many times.
-    torch.set_flush_denormal(True)
     figures = {} if settings.pretrained else _train(stage, settings)
-    encoder = pin_encoder(stage.out, settings.pretrained, settings.revision, settings.text_template)
-    return figures | _score(encoder, stage)
+    pin_encoder(stage.out, settings.pretrained, settings.revision, settings.text_template)
+    return figures | _score(load_encoder(stage.out, device=best_device(), threads=settings.threads), stage)
 
 
 def _train(stage: StageRun, settings: EncoderParams) -> dict[str, Any]:
@@ -63,8 +62,9 @@ def _train(stage: StageRun, settings: EncoderParams) -> dict[str, Any]:
 def _score(encoder: Encoder, stage: StageRun) -> dict[str, Any]:
     """Retrieval among the probe's pairs: right is whatever has the same group."""
     probe = read_manifest(stage.artifact("ingest", "probe")).head(SCORED_ROWS)
-    texts = encoder.encode_texts(probe["text"].to_list())
-    images = encoder.encode_images(list(_load(stage, "probe", probe)))
+    parts = list(probe.iter_slices(SCORED_AT_ONCE))
+    texts = np.concatenate([encoder.encode_texts(part["text"].to_list()) for part in parts])
+    images = np.concatenate([encoder.encode_images(list(_load(stage, "probe", part))) for part in parts])
     groups = probe["group_id"].to_numpy()
     cosines = images @ texts.T
     found = {

@@ -18,7 +18,7 @@ from gapbridge.model.assemble import AdapterShape, ImageCap, ImageTower, assembl
 from gapbridge.model.llm import load_llm
 from gapbridge.stages.pretrain import course_of
 from gapbridge.stages.runner import StageRun
-from gapbridge.train.batches import Vectors
+from gapbridge.train.batches import Vectors, packs_exactly
 from gapbridge.train.examples import AlignedTextVectors, ImageVectors, dialogue_examples
 from gapbridge.train.prompts import Prompter
 from gapbridge.train.tokens import IMAGE_TOKEN
@@ -31,18 +31,19 @@ def run(stage: StageRun) -> dict[str, Any]:
     torch.set_num_threads(settings.threads)
     card = read_card(stage.artifact("pretrain"))
     llm, tokenizer = load_llm(stage.artifact("llm"))
-    prompter = Prompter(tokenizer)
+    image_token_id = placeholder(tokenizer, IMAGE_TOKEN)
+    prompter = Prompter(tokenizer)  # after the placeholder is known to the tokenizer
     tower = _tower(stage, card["encoder_fingerprint"])
     shape = AdapterShape(card["hidden_size"], card["visual_tokens"], card["expansion"])
     alignment = Alignment.load(stage.artifact("realign"), fingerprint=card["encoder_fingerprint"])
     cap = ImageCap(alignment.image_mean, alignment.image_std)
-    model = assemble(llm, placeholder(tokenizer, IMAGE_TOKEN), tower, shape, cap, stage.params.seed)
+    model = assemble(llm, image_token_id, tower, shape, cap, stage.params.seed)
     load_adapter(stage.artifact("pretrain"), model.model.multi_modal_projector)
     groups = [
         *groups_of(model.model.multi_modal_projector, settings.training.learning_rate, settings.training.weight_decay),
         *groups_of(llm, settings.llm_learning_rate, settings.training.weight_decay),
     ]
-    material = _material(stage, alignment, prompter, shape.visual_tokens)
+    material = _material(stage, alignment, prompter, shape.visual_tokens, packs_exactly(model))
     course = course_of(settings.training, settings.checkpoint, stage.params.seed)
     history, figures = train(model, groups, material, course, stage.scratch, stage.tracker, "instruct")
     processor = make_processor(tokenizer, tower, shape.visual_tokens, IMAGE_TOKEN)
@@ -60,11 +61,11 @@ def _tower(stage: StageRun, fingerprint: str) -> ImageTower:
     return ImageTower(encoder.visual, encoder.architecture, encoder.preprocess_cfg)
 
 
-def _material(stage: StageRun, alignment: Alignment, prompter: Prompter, visual_tokens: int) -> Material:
+def _material(stage: StageRun, alignment: Alignment, prompter: Prompter, visual_tokens: int, packed: bool) -> Material:
     manifest = read_manifest(stage.artifact("ingest", "instruct"))
     shards, vectors = _vectors(stage, alignment)
     examples = dialogue_examples(prompter, manifest["turns"].to_list(), visual_tokens)
-    return Material(examples, manifest["group_id"].to_list(), vectors, shards.places(manifest["id"].to_list()))
+    return Material(examples, manifest["group_id"].to_list(), vectors, shards.places(manifest["id"].to_list()), packed)
 
 
 def _vectors(stage: StageRun, alignment: Alignment) -> tuple[Shards, Vectors]:

@@ -11,12 +11,14 @@ import torch
 
 from gapbridge.align.alignment import Alignment
 from gapbridge.corpus.manifest import read_manifest
+from gapbridge.embeddings.encoders import best_device
 from gapbridge.embeddings.shards import Shards
 from gapbridge.errors import InputError
 from gapbridge.model.assemble import AdapterShape, ImageCap, assemble, placeholder
 from gapbridge.model.llm import load_llm
 from gapbridge.params import Checkpointing, Optimiser
 from gapbridge.stages.runner import StageRun
+from gapbridge.train.batches import packs_exactly
 from gapbridge.train.examples import AlignedTextVectors, ImageVectors, caption_examples
 from gapbridge.train.prompts import Prompter
 from gapbridge.train.tokens import IMAGE_TOKEN
@@ -36,9 +38,11 @@ def run(stage: StageRun) -> dict[str, Any]:
     adapter = model.model.multi_modal_projector
     figures: dict[str, Any] = {}
     if settings.enabled:
-        material = _material(stage, alignment, Prompter(tokenizer))
+        packed = packs_exactly(model)  # found out before weights lose precision
+        material = _material(stage, alignment, Prompter(tokenizer), packed)
         groups = groups_of(adapter, settings.training.learning_rate, settings.training.weight_decay)
-        _shrink_frozen(model.model.language_model)
+        if best_device() == "cuda":
+            _shrink_frozen(model.model.language_model)
         course = course_of(settings.training, settings.checkpoint, stage.params.seed)
         history, figures = train(model, groups, material, course, stage.scratch, stage.tracker, "pretrain")
         history.frame().write_parquet(stage.out / "losses.parquet")
@@ -64,7 +68,7 @@ def course_of(training: Optimiser, checkpoint: Checkpointing, seed: int) -> Cour
     )
 
 
-def _material(stage: StageRun, alignment: Alignment, prompter: Prompter) -> Material:
+def _material(stage: StageRun, alignment: Alignment, prompter: Prompter, packed: bool) -> Material:
     settings = stage.params.pretrain
     paired = settings.source == "paired_image"
     name, column = ("images", "caption") if paired else ("texts", "text")
@@ -78,11 +82,10 @@ def _material(stage: StageRun, alignment: Alignment, prompter: Prompter) -> Mate
         prompter, manifest[column].to_list(), settings.instruction, settings.adapter.visual_tokens
     )
     vectors = ImageVectors(shards) if paired else AlignedTextVectors(shards, alignment)
-    return Material(examples, manifest["group_id"].to_list(), vectors, shards.places(manifest["id"].to_list()))
+    return Material(examples, manifest["group_id"].to_list(), vectors, shards.places(manifest["id"].to_list()), packed)
 
 
 def _shrink_frozen(language_model: torch.nn.Module) -> None:
-    """On a GPU frozen weights need no more than bf16; buffers (the rotary tables) stay exact."""
-    if torch.cuda.is_available():
-        for parameter in language_model.parameters():
-            parameter.data = parameter.data.to(torch.bfloat16)
+    """Frozen weights need no more than the bf16 they are computed in; buffers (the rotary tables) stay exact."""
+    for parameter in language_model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)

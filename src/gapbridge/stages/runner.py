@@ -21,7 +21,7 @@ import yaml
 from gapbridge import artifacts
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.params import Params, load_params
-from gapbridge.stages import EMBED_SETS, STAGES
+from gapbridge.stages import EMBED_SETS, SEVERAL_PROCESSES, STAGES
 from gapbridge.tracking import Tracker, open_tracker
 
 
@@ -71,6 +71,8 @@ def run_stage(name: str, item: str | None = None, workspace: Path | None = None)
         raise InputError(
             f"no stage {name} {item or ''}: embed takes one of {', '.join(EMBED_SETS)}, others take nothing"
         )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and name not in SEVERAL_PROCESSES:
+        raise InputError(f"{name} is one process; torchrun may start {', '.join(SEVERAL_PROCESSES)}")
     params = load_params(workspace / "params.yaml")
     declared = _declaration(workspace, name, item)
     inputs = {dep: artifacts.dvc_digest(workspace / dep) for dep in declared.data if (workspace / dep).exists()}

@@ -42,7 +42,8 @@ def _plain_texts(tokenizer: Any, texts: Sequence[str]) -> list[Example]:
     """`<bos> text <eos>`, every token but the first a target."""
     if not texts:
         return []
-    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    # Whatever a text says, it is words: a marker in it must not become one.
+    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
     ids = [np.array([tokenizer.bos_token_id, *one, tokenizer.eos_token_id], dtype=np.int64) for one in encoded]
     return [Example(one, np.arange(len(one)) > 0) for one in ids]
 

@@ -65,15 +65,10 @@ class Batches:
         by_length = np.argsort(self._lengths, kind="stable")
         return [self._collate(by_length[first : first + self._size]) for first in range(0, len(by_length), self._size)]
 
-    def useful_share(self, steps: int, world: int = 1) -> float:
-        """Of the tokens that so many steps compute, the share that belongs to a sample."""
-        useful = computed = 0
-        for step in range(steps):
-            for rank in range(world):
-                lengths = self._lengths[self.samples(step)[rank::world]]
-                useful += int(lengths.sum())
-                computed += _computed(lengths, self._packed)
-        return useful / computed
+    def useful_share(self, steps: int) -> float:
+        """Of the tokens that so many steps compute on one rank, the share that belongs to a sample."""
+        lengths = [self._lengths[self.samples(step)] for step in range(steps)]
+        return sum(int(one.sum()) for one in lengths) / sum(_computed(one, self._packed) for one in lengths)
 
     def tokens(self, steps: int) -> int:
         """Useful tokens of so many steps."""
@@ -87,14 +82,15 @@ class Batches:
         return [batches[place] for place in random.permutation(len(batches))]
 
     def _alike(self, shuffled: np.ndarray) -> Iterator[np.ndarray]:
-        window = self._size * _WINDOW_BATCHES
-        for first in range(0, len(shuffled), window):
-            inside = shuffled[first : first + window]
-            yield from self._cut(inside[np.argsort(self._lengths[inside], kind="stable")])
+        batches = self._cut(shuffled)
+        for first in range(0, len(batches), _WINDOW_BATCHES):
+            window = batches[first : first + _WINDOW_BATCHES]
+            inside = np.concatenate(window)
+            yield from np.array_split(inside[np.argsort(self._lengths[inside], kind="stable")], len(window))
 
     def _cut(self, samples: np.ndarray) -> list[np.ndarray]:
         """Nearly equal batches of at most `batch_size`: none so small that a rank would go without."""
-        return np.array_split(samples, -(-len(samples) // self._size))
+        return np.array_split(samples, self.per_epoch)
 
     def _collate(self, samples: np.ndarray) -> dict[str, Any]:
         rows = _rows(self._lengths[samples], self._packed)

@@ -16,7 +16,7 @@ from gapbridge import artifacts
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.model.adapter import Adapter
 from gapbridge.model.vlm import GapbridgeForConditionalGeneration
-from gapbridge.train.batches import Batches, Vectors, packs_exactly
+from gapbridge.train.batches import Batches, Vectors
 from gapbridge.train.examples import hold_out, target_loss
 from gapbridge.train.loop import Group, History, Metrics, Settings, fit
 from gapbridge.train.prompts import Example
@@ -28,12 +28,16 @@ _LAST_STEPS = 50
 
 @dataclass(frozen=True)
 class Material:
-    """What there is to learn: `examples` (n,), their `groups` (n,), and where each one's vector lies."""
+    """What there is to learn: `examples` (n,), their `groups` (n,), and where each one's vector lies.
+
+    `packed` lets several samples share a row, for models of which `batches.packs_exactly` is true.
+    """
 
     examples: Sequence[Example]
     groups: Sequence[str]
     vectors: Vectors
     places: np.ndarray
+    packed: bool
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,7 @@ def train(
     kept, heldout = hold_out(material.groups, course.heldout_rows, course.seed)
     if not len(kept):
         raise InputError(f"{label}: there are no rows to learn from; look at the quarantine of ingest")
-    packed = packs_exactly(model)
-    batches = _batches(material, kept, course, packed)
+    batches = _batches(material, kept, course)
     steps = course.steps or batches.per_epoch
     settings = Settings(
         steps,
@@ -79,7 +82,7 @@ def train(
         course.heldout_every_steps,
         course.seed,
     )
-    unseen = _batches(material, heldout, course, packed).in_order() if len(heldout) else []
+    unseen = _batches(material, heldout, course).in_order() if len(heldout) else []
     history = fit(model, groups, batches, target_loss, settings, scratch, tracker, label, unseen)
     figures = {
         "rows": len(kept),
@@ -88,7 +91,7 @@ def train(
         "samples_seen": int(sum(len(batches.samples(step)) for step in range(steps))),
         "tokens_seen": batches.tokens(steps),
         "useful_token_share": batches.useful_share(steps),
-        "packed": packed,
+        "packed": material.packed,
         "trained_parameters": sum(parameter.numel() for group in groups for parameter in group.parameters),
         "loss": float(np.mean(history.losses[-_LAST_STEPS:])),
         "loss_heldout": history.heldout.get(steps),
@@ -132,7 +135,7 @@ def load_adapter(folder: Path, adapter: Adapter) -> None:
         raise ArtifactError(f"{path}: not the weights of this adapter ({reason}); run pretrain again") from error
 
 
-def _batches(material: Material, chosen: np.ndarray, course: Course, packed: bool) -> Batches:
+def _batches(material: Material, chosen: np.ndarray, course: Course) -> Batches:
     examples = [material.examples[place] for place in chosen]
     places = material.places[chosen]
-    return Batches(examples, material.vectors, places, course.batch_size, course.seed, packed)
+    return Batches(examples, material.vectors, places, course.batch_size, course.seed, material.packed)

@@ -35,6 +35,7 @@ _PREPOSITIONS = {"left": "on the left", "right": "on the right", "top": "at the 
 _LONG = ("a picture of {}", "there is {}", "{}")
 _NUMBERS = ("zero", "one", "two")
 _ATTEMPTS = 20
+_LISTED_SHARE = 0.5
 _Value = TypeVar("_Value")
 
 
@@ -82,9 +83,14 @@ def dialogue(
 def reading(
     scene: Scene, random: Generator, turns: int = _TURNS, mixture: Mapping[str, float] = MIXTURE
 ) -> tuple[str, list[dict[str, str]]]:
-    """A long caption and turns about it; descriptions keep the caption's order."""
+    """A long caption or a bare list, and turns about it; descriptions keep its order.
+
+    A list has about as many words as a picture has visual tokens: what is learned about one serves the other.
+    """
     things = _ordered(scene, random)
-    return _caption(things, random, short=False), _dialogue(things, random, turns, mixture)
+    listed = random.random() < _LISTED_SHARE
+    context = " , ".join(thing.text for thing in things) if listed else _caption(things, random, short=False)
+    return context, _dialogue(things, random, turns, mixture)
 
 
 def bound_attributes(text: str) -> set[tuple[str, str]]:
