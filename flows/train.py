@@ -39,7 +39,7 @@ def run(stage: str, workspace: str) -> State[Any]:
 def train(workspace: str = ".") -> Any:
     """Bring every stage of the workspace's dvc.yaml up to date.
 
-    Ends Failed with the stage's own error when one fails; what depends on it is not run then.
+    Ends Failed with the stage's own error when one fails; nothing more is started then.
     """
     folder = Path(workspace).resolve()
     try:

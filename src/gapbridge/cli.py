@@ -62,7 +62,7 @@ for _stage in STAGES:
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def align(arguments: tuple[str, ...]) -> None:
-    """Fit and apply the alignment on matrices of your own."""
+    """Fit the alignment on matrices of your own."""
     from gapbridge.align_cli import align as commands
 
     commands.main(list(arguments), prog_name="gapbridge align")

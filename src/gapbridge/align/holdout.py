@@ -34,7 +34,7 @@ def fit_held_out(
     fingerprint: str | None = None,
     sources: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[Alignment, dict[str, Any]]:
-    """Fit on all but `holdout` of the groups; return the alignment and its figures (METRICS in docs/method.md).
+    """Fit on all but `holdout` of the groups; return the alignment and its figures (docs/method.md).
 
     `gap_before` and `gap_after` are of the rows fitted on; `gap_heldout` and `sampling_floor` are None where
     nothing is held out. Raises InputError where a side has too few groups or rows to split.

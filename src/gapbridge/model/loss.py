@@ -1,4 +1,4 @@
-"""Cross-entropy over the labelled places alone, in fp32, a chunk of the vocabulary's rows at a time.
+"""Cross-entropy over the labelled places alone, in fp32, a chunk of those places at a time.
 
 Most places of a dialogue carry no label; their logits are never computed. bf16 losses were seen to be off by
 percents, so logits are made in the model's precision and summed in fp32.

@@ -20,7 +20,7 @@ from transformers.models.llava.modeling_llava import (
 
 from gapbridge.model.adapter import Adapter
 from gapbridge.model.config import GapbridgeConfig
-from gapbridge.model.loss import summed_cross_entropy
+from gapbridge.model.loss import IGNORED, summed_cross_entropy
 from gapbridge.model.vision import PooledVisionTower
 
 
@@ -131,7 +131,7 @@ class GapbridgeForConditionalGeneration(LlavaForConditionalGeneration):
             logits = self.head(states[:, kept])
         else:
             total = summed_cross_entropy(states, labels, self.head, self.config.text_config.vocab_size)
-            loss = total / (num_items_in_batch or (labels[:, 1:] != -100).sum())
+            loss = total / (num_items_in_batch or (labels[:, 1:] != IGNORED).sum())
         return LlavaCausalLMOutputWithPast(
             loss=loss,
             logits=logits,

@@ -2,7 +2,7 @@
 
 One process or several (torchrun), on the GPU in bf16 where there is one and else on the CPU in fp32.
 Each step is a pure function of the weights and (seed, step), so a run that was killed goes on from its
-last checkpoint and ends with the same bytes. Several ranks share one global batch: the loss is the sum
+last checkpoint and, on a CPU, ends with the same bytes. Several ranks share one global batch: the loss is the sum
 over all targets divided by their global count, hence the number of ranks does not change it.
 """
 
@@ -175,7 +175,7 @@ class _Run:
         sums = self._sum_over_ranks(loss)
         (loss.total * (self.accelerator.num_processes / sums[1])).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
-        # The one place where the host waits for the device.
+        # One transfer for all figures of a step.
         total, count, tokens, samples, gradient = torch.cat([sums, norm[None].to(sums)]).tolist()
         self._demand_finite(step, total, count, gradient)
         rate = schedule.factor(step, self.settings.steps, self.settings.warmup_fraction)
@@ -245,7 +245,7 @@ class _Run:
 
 
 class _Meter:
-    """Tells the tracker and the progress bar, every few seconds, how fast it goes. Nothing of it enters an out."""
+    """Tells the tracker and the progress bar, a hundred times in all, how fast it goes. Nothing of it enters an out."""
 
     def __init__(self, tracker: Metrics | None, label: str, settings: Settings, progress: "tqdm[Any]") -> None:
         self.tracker, self.label, self.progress = tracker, label, progress
