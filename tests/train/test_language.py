@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from gapbridge.errors import ArtifactError, InputError, TrainingError
-from gapbridge.train.answers import samples_of
 from gapbridge.model.llm import load_llm, pin_llm, save_llm, weights_fingerprint
+from gapbridge.train.answers import samples_of
 from gapbridge.train.language import Architecture, Recipe, Trained, reading_accuracy, train_language
 from gapbridge.train.prompts import Prompter
 
