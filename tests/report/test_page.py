@@ -110,12 +110,14 @@ def test_a_control_says_so_and_missing_parts_are_left_out(tmp_path: Path) -> Non
     metrics = made_up.metrics()
     metrics["realign"] |= {"gap_heldout": None, "sampling_floor": None}
     del metrics["evaluate"]["benchmarks"]["pope"]["novel"]
+    del metrics["evaluate"]["benchmarks"]["pope"]["subsets"]
     recipe = Recipe(method="none", stage1=False, stage2_source="aligned_text")
     words = _Page(render(_story(tmp_path, recipe, metrics=metrics, clouds=[], spectra=[], losses=[]))).words
     assert "a control run" in words
     assert "Stage 1 was left out" in words
     assert "left open" in words
     assert "Combinations never seen" not in words
+    assert "of its questions." in words and "By what the denied thing shares" not in words
     assert "Training" not in words.split()
 
 
