@@ -4,6 +4,7 @@ import ctypes
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ from gapbridge import artifacts
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.params import Params, load_params
 from gapbridge.stages import EMBED_SETS, SEVERAL_PROCESSES, STAGES
-from gapbridge.tracking import Tracker, open_tracker
+from gapbridge.tracking import Tracker, flatten, open_tracker
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def run_stage(name: str, item: str | None = None, workspace: Path | None = None)
     ):
         with artifacts.fresh_folder(target) as out:
             metrics = run(StageRun(name, item, params, workspace, out, scratch, tracker))
-        artifacts.write_json(_metrics_path(workspace, name, item), metrics)
+            figures = _as_json(label, metrics)  # before `out` takes its place
+        artifacts.write_bytes(_metrics_path(workspace, name, item), figures)
         tracker.finish({out: workspace / out for out in declared.outs}, metrics)
     return metrics
 
@@ -132,6 +134,15 @@ def _code_digest(path: Path) -> str:
     files = [path] if path.is_file() else sorted(path.rglob("*.py"))
     listing = [[file.name, artifacts.file_digest(file)] for file in files]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+
+
+def _as_json(label: str, metrics: Mapping[str, Any]) -> bytes:
+    try:
+        return artifacts.json_bytes(metrics)
+    except ValueError as error:
+        wrong = [key for key, value in flatten(metrics).items() if isinstance(value, float) and not math.isfinite(value)]
+        name = wrong[0] if wrong else "a figure"
+        raise ArtifactError(f"{label}: {name} is not a finite number; look at its inputs and params") from error
 
 
 def _metrics_path(workspace: Path, name: str, item: str | None) -> Path:
