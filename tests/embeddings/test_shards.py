@@ -135,6 +135,21 @@ def test_a_changed_byte_is_seen_by_verify(tmp_path: Path) -> None:
         shards.verify()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_row_that_is_not_finite_is_named_where_it_is_read(value: float, tmp_path: Path) -> None:
+    shards = _write(tmp_path / "probe" / "images")
+    path = shards.folder / "emb_00001.npy"
+    matrix = np.load(path)
+    matrix[4, 2] = value
+    np.save(path, matrix)
+    said = r"emb_00001\.npy: the vector of 'id14' holds NaN or infinity; run `gapbridge embed probe` again"
+    with pytest.raises(ArtifactError, match=said):
+        shards.read([0, 20, 14])
+    with pytest.raises(ArtifactError, match=said):
+        list(shards.batches(4))
+    assert len(shards.read([13, 15])) == 2
+
+
 def test_what_is_not_written(tmp_path: Path) -> None:
     rows = _rows(4)
     rows[2, 1] = np.nan
