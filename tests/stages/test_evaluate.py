@@ -46,7 +46,7 @@ def ready(workspace: Path) -> Path:
     ids = [record["id"] for record in records]
     write_shards(artifacts / "embed" / "benchmark" / "images", [(ids, rows)], "f", 100)
     write_shards(artifacts / "embed" / "images" / "images", [(ids, rows)], "f", 100)
-    save_model(artifacts / "instruct")
+    save_model(artifacts / "instruct", "f")
     return workspace
 
 
@@ -81,6 +81,13 @@ def test_vectors_of_another_encoder_are_refused(ready: Path) -> None:
     folder = ready / "artifacts/embed/images/images"
     write_shards(folder, [(["a"], unit_vectors(1))], "another", 100)
     with pytest.raises(ArtifactError, match="of encoder f, expected another"):
+        run_stage("evaluate", workspace=ready)
+    assert not (ready / "artifacts/evaluate").exists()
+
+
+def test_a_model_of_another_encoder_is_refused(ready: Path) -> None:
+    save_model(ready / "artifacts/instruct", "older")
+    with pytest.raises(ArtifactError, match=r"artifacts/instruct: reads vectors of encoder older, .* from f; run"):
         run_stage("evaluate", workspace=ready)
     assert not (ready / "artifacts/evaluate").exists()
 

@@ -48,6 +48,7 @@ def test_it_learns_and_writes_the_final_model(ready: Path) -> None:
     before = load_file(ready / "artifacts/llm/model.safetensors")
     adapter = load_file(ready / "artifacts/pretrain/adapter.safetensors")
     model = AutoModelForImageTextToText.from_pretrained(stage.out)
+    assert model.config.vision_config.encoder_fingerprint == "f"
     weights = model.state_dict()
     assert not torch.equal(weights["lm_head.weight"], before["lm_head.weight"])
     projector = "model.multi_modal_projector."

@@ -8,6 +8,7 @@ from polars import DataFrame
 
 from gapbridge.corpus.manifest import read_manifest
 from gapbridge.embeddings.shards import Shards
+from gapbridge.errors import ArtifactError
 from gapbridge.evaluate.benchmarks import rules_for
 from gapbridge.evaluate.blind import mean_image
 from gapbridge.evaluate.predict import Predictor
@@ -26,6 +27,7 @@ def run(stage: StageRun) -> dict[str, Any]:
     images = Shards.open(stage.artifact("embed", "images", "images"))
     pictures = Shards.open(stage.artifact("embed", "benchmark", "images"), images.fingerprint, images.width)
     predictor = Predictor.load(stage.artifact("instruct"), settings.batch_size, settings.max_new_tokens)
+    _demand_same_encoder(predictor, images)
     questions = [item.question for item in items]
     rows = pictures.places([item.item_id for item in items])
     visuals = predictor.embedded(pictures.read(range(pictures.rows)))
@@ -33,6 +35,15 @@ def run(stage: StageRun) -> dict[str, Any]:
     nothing = predictor.embedded(mean_image(images)[None])
     blind = predictor.answers(questions, [0] * len(items), nothing, "answers, blind")
     return _score(stage, items, seeing, blind)
+
+
+def _demand_same_encoder(predictor: Predictor, vectors: Shards) -> None:
+    fingerprint = predictor.model.config.vision_config.encoder_fingerprint
+    if fingerprint != vectors.fingerprint:
+        raise ArtifactError(
+            f"artifacts/instruct: reads vectors of encoder {fingerprint}, those embedded come from"
+            f" {vectors.fingerprint}; run `dvc repro instruct`"
+        )
 
 
 def benchmark_items(manifest: DataFrame) -> list[Item]:

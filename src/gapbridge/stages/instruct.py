@@ -58,7 +58,7 @@ def _tower(stage: StageRun, fingerprint: str) -> ImageTower:
     encoder = load_encoder(stage.artifact("encoder"), threads=stage.params.instruct.threads)
     if encoder.fingerprint != fingerprint:
         raise ArtifactError("artifacts/encoder: not the encoder that the adapter was trained for; run pretrain again")
-    return ImageTower(encoder.visual, encoder.architecture, encoder.preprocess_cfg)
+    return ImageTower(encoder.visual, encoder.architecture, encoder.preprocess_cfg, fingerprint)
 
 
 def _material(stage: StageRun, alignment: Alignment, prompter: Prompter, visual_tokens: int, packed: bool) -> Material:
