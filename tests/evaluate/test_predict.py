@@ -67,7 +67,9 @@ def test_ask_and_describe_read_picture_files(model_folder: Path, predictor: Pred
 def test_a_bad_picture_is_one_line(tmp_path: Path) -> None:
     text = tmp_path / "notes.png"
     text.write_text("no picture")
-    for path, reason in ((text, "not a picture"), (tmp_path / "gone.png", "No such file")):
+    line = tmp_path / "line.png"
+    Image.new("RGB", (1, 400_000)).save(line)
+    for path, reason in ((text, "not a picture"), (tmp_path / "gone.png", "No such file"), (line, "50 times the")):
         with pytest.raises(InputError, match=reason) as caught:
             open_picture(path)
         assert str(path) in str(caught.value)

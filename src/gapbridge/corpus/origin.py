@@ -42,13 +42,17 @@ class Origin:
     def picture(self, name: str) -> str:
         """The path, relative to the root, of the picture that a row calls `name`.
 
-        Raises BadFieldError when it leaves the pictures' folder, InputError when that folder was never named.
+        Raises BadFieldError when it leaves the pictures' folder or no manifest could hold it, InputError when that
+        folder was never named.
         """
         folder = self._pictures
         try:
-            return self.relative(artifacts.inside(folder, name))
+            found = self.relative(artifacts.inside(folder, name))
         except (InputError, ValueError, RuntimeError) as error:  # ValueError: a NUL; RuntimeError: links in a circle
             raise BadFieldError("the path leaves its root") from error
+        if reason := unfit_name(found):
+            raise BadFieldError(reason)
+        return found
 
     @cached_property
     def _pictures(self) -> Path:
@@ -85,6 +89,15 @@ class Reader(Protocol):
 
         Raises InputError when the source as a whole cannot be read.
         """
+
+
+def unfit_name(name: str) -> str | None:
+    """Why a manifest cannot hold the name of this file; None when it can."""
+    if "\n" in name:
+        return "the name holds a line break"
+    if any("\ud800" <= letter <= "\udfff" for letter in name):  # how Python shows bytes that do not decode
+        return "the name is not UTF-8"
+    return None
 
 
 def identified(row: dict[str, Any], key: str = "id") -> str:

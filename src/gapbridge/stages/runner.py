@@ -140,8 +140,8 @@ def _as_json(label: str, metrics: Mapping[str, Any]) -> bytes:
     try:
         return artifacts.json_bytes(metrics)
     except ValueError as error:
-        wrong = [key for key, value in flatten(metrics).items() if isinstance(value, float) and not math.isfinite(value)]
-        name = wrong[0] if wrong else "a figure"
+        numbers = ((key, value) for key, value in flatten(metrics).items() if isinstance(value, float))
+        name = next((key for key, value in numbers if not math.isfinite(value)), "a figure")
         raise ArtifactError(f"{label}: {name} is not a finite number; look at its inputs and params") from error
 
 
