@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gapbridge.artifacts import read_json
-from gapbridge.errors import InputError
+from gapbridge.artifacts import read_json, write_json
+from gapbridge.errors import ArtifactError, InputError
 from gapbridge.model import vlm
 from gapbridge.stages import pretrain
 
@@ -94,6 +94,13 @@ def test_disabled_it_writes_an_untrained_adapter_and_says_so(ready: Path, set_pa
     assert metrics == {"enabled": False, "trained": False, "source": None, "aligner": None, "visual_tokens": 3}
     assert set(_bytes(stage.out)) == {"adapter.json", "adapter.safetensors"}
     assert read_json(stage.out / "adapter.json")["source"] is None
+
+
+def test_an_alignment_of_another_encoder_is_refused(ready: Path) -> None:
+    about = {"format_version": 1, "kind": "open_clip", "fingerprint": "newer"}
+    write_json(ready / "artifacts/encoder/encoder.json", about)
+    with pytest.raises(ArtifactError, match="of another encoder than artifacts/encoder; run embed and realign again"):
+        pretrain.run(bridge.stage(ready, "pretrain"))
 
 
 def test_paired_pictures_need_captions(ready: Path, set_params: SetParams) -> None:

@@ -111,9 +111,7 @@ def load_encoder(folder: Path, device: str = "cpu", threads: int | None = None) 
 
     Raises ArtifactError when weights are missing, incomplete or not those that encoder.json names.
     """
-    about = artifacts.read_json(folder / "encoder.json")
-    if about.get("format_version") != FORMAT_VERSION or about.get("kind") != "open_clip":
-        raise ArtifactError(f"{folder}/encoder.json: no encoder of format {FORMAT_VERSION}; run `gapbridge encoder`")
+    about = read_about(folder)
     if threads:
         import torch
 
@@ -123,6 +121,14 @@ def load_encoder(folder: Path, device: str = "cpu", threads: int | None = None) 
     if encoder.fingerprint != about["fingerprint"]:
         raise ArtifactError(f"{name}: not the weights that {folder}/encoder.json names; run `gapbridge encoder`")
     return encoder
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What encoder.json in `folder` says, its `fingerprint` among it. Raises ArtifactError for another format."""
+    about = artifacts.read_json(folder / "encoder.json")
+    if about.get("format_version") != FORMAT_VERSION or about.get("kind") != "open_clip":
+        raise ArtifactError(f"{folder}/encoder.json: no encoder of format {FORMAT_VERSION}; run `gapbridge encoder`")
+    return about
 
 
 def pin_encoder(folder: Path, name: str | None, revision: str | None, text_template: str) -> OpenClipEncoder:

@@ -11,9 +11,9 @@ import torch
 
 from gapbridge.align.alignment import Alignment
 from gapbridge.corpus.manifest import read_manifest
-from gapbridge.embeddings.encoders import best_device
+from gapbridge.embeddings.encoders import best_device, read_about
 from gapbridge.embeddings.shards import Shards
-from gapbridge.errors import InputError
+from gapbridge.errors import ArtifactError, InputError
 from gapbridge.model.assemble import AdapterShape, ImageCap, assemble, placeholder
 from gapbridge.model.llm import load_llm
 from gapbridge.params import Checkpointing, Optimiser
@@ -31,6 +31,8 @@ def run(stage: StageRun) -> dict[str, Any]:
     torch.set_num_threads(settings.threads)
     llm, tokenizer = load_llm(stage.artifact("llm"))
     alignment = Alignment.load(stage.artifact("realign"))
+    if alignment.fingerprint != read_about(stage.artifact("encoder"))["fingerprint"]:
+        raise ArtifactError("artifacts/realign: of another encoder than artifacts/encoder; run embed and realign again")
     shape = AdapterShape(**settings.adapter.model_dump())
     image_token_id = placeholder(tokenizer, IMAGE_TOKEN)
     cap = ImageCap(alignment.image_mean, alignment.image_std)
