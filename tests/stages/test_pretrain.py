@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from gapbridge.artifacts import read_json, write_json
+from gapbridge.corpus.manifest import read_manifest
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.model import vlm
 from gapbridge.stages import pretrain
@@ -100,6 +101,17 @@ def test_an_alignment_of_another_encoder_is_refused(ready: Path) -> None:
     about = {"format_version": 1, "kind": "open_clip", "fingerprint": "newer"}
     write_json(ready / "artifacts/encoder/encoder.json", about)
     with pytest.raises(ArtifactError, match="of another encoder than artifacts/encoder; run embed and realign again"):
+        pretrain.run(bridge.stage(ready, "pretrain"))
+
+
+def test_a_marker_in_a_text_or_the_instruction_is_told_by_its_name(ready: Path, set_params: SetParams) -> None:
+    records = read_manifest(ready / "artifacts/ingest/texts").to_dicts()
+    records[5]["text"] = "a <image> of a ring"
+    bridge.write(ready, "texts", records, "texts", -0.3)
+    with pytest.raises(InputError, match="texts: record 'r005': its text holds the marker '<image>'; remove it"):
+        pretrain.run(bridge.stage(ready, "pretrain"))
+    set_params(pretrain={"instruction": "describe <image>"})
+    with pytest.raises(InputError, match=r"pretrain\.instruction: its text holds the marker '<image>'"):
         pretrain.run(bridge.stage(ready, "pretrain"))
 
 

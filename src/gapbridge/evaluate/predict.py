@@ -62,12 +62,22 @@ class Predictor:
         return cls(model, prompter, tokenizer, processor.image_processor, batch_size, max_new_tokens)
 
     def answers(
-        self, questions: Sequence[str], places: Sequence[int], visuals: Visuals, label: str | None
+        self,
+        questions: Sequence[str],
+        places: Sequence[int],
+        visuals: Visuals,
+        label: str | None,
+        names: Sequence[str] | None = None,
     ) -> list[str]:
-        """The raw answer to each question about the picture at its place, in order; `label` names the progress bar."""
+        """The raw answer to each question about the picture at its place, in order; `label` names the progress bar.
+
+        Raises InputError when a question holds a marker of the prompt, calling it by its name in `names`.
+        """
         wanted = list(zip(questions, places, strict=True))
         distinct = list(dict.fromkeys(wanted))
-        prompts = {question: self.prompt(question) for question in dict.fromkeys(questions)}
+        names = names or ["the question"] * len(questions)
+        named = dict(zip(reversed(questions), reversed(names), strict=True))
+        prompts = {question: self.prompt(question, name) for question, name in named.items()}
         distinct.sort(key=lambda pair: (len(prompts[pair[0]]), pair))
         found: dict[tuple[str, int], str] = {}
         with tqdm(total=len(wanted), desc=label, unit="answer", dynamic_ncols=True, disable=label is None) as progress:
@@ -79,9 +89,9 @@ class Predictor:
             progress.update(len(wanted) - len(distinct))
         return [found[pair] for pair in wanted]
 
-    def prompt(self, question: str) -> list[int]:
-        """Ids of `question` about a picture, up to where the answer begins."""
-        return self.prompter.ask(question, visual_tokens=self.model.config.visual_tokens)
+    def prompt(self, question: str, name: str = "the question") -> list[int]:
+        """Ids of `question` about a picture, up to where the answer begins; errors call it by `name`."""
+        return self.prompter.ask(question, visual_tokens=self.model.config.visual_tokens, name=name)
 
     def embedded(self, vectors: np.ndarray) -> Visuals:
         """Pictures given as unit vectors (n, d)."""

@@ -20,7 +20,7 @@ from gapbridge.params import Checkpointing, Optimiser
 from gapbridge.stages.runner import StageRun
 from gapbridge.train.batches import packs_exactly
 from gapbridge.train.examples import AlignedTextVectors, ImageVectors, caption_examples
-from gapbridge.train.prompts import Prompter
+from gapbridge.train.prompts import Prompter, record_names
 from gapbridge.train.tokens import IMAGE_TOKEN
 from gapbridge.train.visual import Course, Material, groups_of, save_adapter, train
 
@@ -80,11 +80,12 @@ def _material(stage: StageRun, alignment: Alignment, prompter: Prompter, packed:
             "pretrain.source paired_image: the pictures have no captions; set sources.images.captions to true"
         )
     shards = Shards.open(stage.artifact("embed", name, name), alignment.fingerprint, alignment.width)
-    examples = caption_examples(
-        prompter, manifest[column].to_list(), settings.instruction, settings.adapter.visual_tokens
-    )
+    ids, texts = manifest["id"].to_list(), manifest[column].to_list()
+    prompter.ask(settings.instruction, name="pretrain.instruction")  # refused by its own name, not by the first text's
+    visual_tokens = settings.adapter.visual_tokens
+    examples = caption_examples(prompter, texts, settings.instruction, visual_tokens, record_names(name, ids))
     vectors = ImageVectors(shards) if paired else AlignedTextVectors(shards, alignment)
-    return Material(examples, manifest["group_id"].to_list(), vectors, shards.places(manifest["id"].to_list()), packed)
+    return Material(examples, manifest["group_id"].to_list(), vectors, shards.places(ids), packed)
 
 
 def _shrink_frozen(language_model: torch.nn.Module) -> None:
