@@ -94,7 +94,7 @@ def test_a_pipe_is_not_waited_for(
 def test_a_missing_folder_and_a_wish_for_captions_are_refused(
     save_picture: Callable[..., Path], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]]
 ) -> None:
-    with pytest.raises(InputError, match="photos is no folder"):
+    with pytest.raises(InputError, match="photos does not exist"):
         read("folder", "image", "photos")
     save_picture("photos/a.png")
     with pytest.raises(InputError, match="has no captions"):

@@ -138,5 +138,5 @@ def test_the_folder_of_the_pictures_must_be_named_and_exist(
     save([row()])
     with pytest.raises(InputError, match=r"sources\.texts\.images: name the folder"):
         read("llava", "dialogue", "l.json")
-    with pytest.raises(InputError, match="photos is no folder"):
+    with pytest.raises(InputError, match="photos does not exist"):
         read("llava", "dialogue", "l.json", "photos")

@@ -27,14 +27,14 @@ class Origin:
 
     def file(self) -> Path:
         """The file to read. Raises InputError when there is none, or when it lies outside the root."""
-        found = artifacts.inside(self.root, self.path)
+        found = artifacts.source_path(self.root, self.path, f"sources.{self.set_name}.path")
         if not found.is_file():
             raise InputError(f"sources.{self.set_name}.path: {self.path} is no file in {self.root}")
         return found
 
     def folder(self) -> Path:
         """The folder to read. Raises InputError when there is none, or when it lies outside the root."""
-        found = artifacts.inside(self.root, self.path)
+        found = artifacts.source_path(self.root, self.path, f"sources.{self.set_name}.path")
         if not found.is_dir():
             raise InputError(f"sources.{self.set_name}.path: {self.path} is no folder in {self.root}")
         return found
@@ -58,7 +58,7 @@ class Origin:
     def _pictures(self) -> Path:
         if self.images is None:
             raise InputError(f"sources.{self.set_name}.images: name the folder that the pictures of {self.path} are in")
-        folder = artifacts.inside(self.root, self.images)
+        folder = artifacts.source_path(self.root, self.images, f"sources.{self.set_name}.images")
         if not folder.is_dir():
             raise InputError(f"sources.{self.set_name}.images: {self.images} is no folder in {self.root}")
         return folder
@@ -115,6 +115,11 @@ def words(row: dict[str, Any], key: str) -> str:
     if key not in row:
         raise BadFieldError(f'"{key}" is missing')
     return _words(row[key], key)
+
+
+def group_of(row: dict[str, Any]) -> str | None:
+    """The `group_id` in `row`, None when missing or null; integers count as text. Raises BadFieldError."""
+    return None if row.get("group_id") is None else identified(row, "group_id")
 
 
 def optional_words(row: dict[str, Any], key: str) -> str | None:

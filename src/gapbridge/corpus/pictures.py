@@ -144,9 +144,9 @@ def inspect(path: Path, max_pixels: int) -> PictureFacts:
     Raises BadPictureError with the reason when it has more than `max_pixels` pixels or is a mere line of them (both
     seen before decoding), is damaged, truncated, or no picture at all.
     """
-    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-        raise BadPictureError("not a regular file")
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise BadPictureError("not a regular file")
         with path.open("rb") as handle:
             shown = decode(handle, max_pixels)
             handle.seek(0)
