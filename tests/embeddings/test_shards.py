@@ -104,7 +104,7 @@ def test_another_encoder_or_width_is_refused(tmp_path: Path) -> None:
         Shards.open(tmp_path, width=8)
 
 
-@pytest.mark.parametrize("damage", ["unsealed", "cut", "swapped", "version", "not_an_index", "no_ids"])
+@pytest.mark.parametrize("damage", ["unsealed", "cut", "header", "zip", "swapped", "version", "not_an_index", "no_ids"])
 def test_damage_is_seen(damage: str, tmp_path: Path) -> None:
     _write(tmp_path)
     index, first = tmp_path / "index.json", tmp_path / "emb_00000.npy"
@@ -112,6 +112,10 @@ def test_damage_is_seen(damage: str, tmp_path: Path) -> None:
         index.unlink()
     elif damage == "cut":
         first.write_bytes(first.read_bytes()[:-10])
+    elif damage == "header":
+        first.write_bytes(first.read_bytes().replace(b"{'descr'", b"(((((((("))
+    elif damage == "zip":
+        first.write_bytes(b"PK\x03\x04" + first.read_bytes())
     elif damage == "swapped":
         first.write_bytes((tmp_path / "emb_00002.npy").read_bytes())
     elif damage == "version":

@@ -6,6 +6,7 @@ Shapes: `n` rows, `d` width, `b` rows of one batch.
 
 import hashlib
 import io
+import tokenize
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -183,9 +184,9 @@ class Shards:
     def _matrix(self, number: int) -> np.memmap:
         path = self.folder / _names(number)[0]
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path}: cannot be read ({error}); embed again") from error
+            return np.lib.format.open_memmap(path, mode="r")
+        except (OSError, ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
+            raise ArtifactError(f"{path}: missing or damaged; embed again") from error
 
 
 def _names(number: int) -> tuple[str, str]:
