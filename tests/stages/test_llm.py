@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gapbridge.corpus.manifest import write_manifest
-from gapbridge.errors import InputError
+from gapbridge.errors import ArtifactError, InputError
 from gapbridge.model.llm import load_llm
 from gapbridge.stages import llm
 
@@ -49,6 +49,11 @@ def test_a_pinned_model_is_named_and_needs_a_chat_template(workspace: Path, set_
     stage.out.mkdir()
     assert llm.run(stage)["pretrained"] == str(pinned)
     assert [file.name for file in stage.out.iterdir()] == ["llm.json"]
+    weights = (pinned / "model.safetensors").read_bytes()
+    (pinned / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ArtifactError, match="does not open as a causal language model"):
+        llm.run(stage)
+    (pinned / "model.safetensors").write_bytes(weights)
     (pinned / "chat_template.jinja").unlink()
     config = json.loads((pinned / "tokenizer_config.json").read_text())
     config.pop("chat_template", None)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
+from safetensors import SafetensorError
 
 from gapbridge import artifacts
 from gapbridge.errors import ArtifactError, InputError
@@ -167,7 +168,7 @@ def open_pretrained(
     try:
         model, preprocess = open_clip.create_model_from_pretrained(model_name, tag, device=device)
         tokenizer = open_clip.get_tokenizer(model_name)
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
+    except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
         raise ArtifactError(f"{name}: open_clip cannot load it ({_first_line(error)}); check name and files") from error
     return OpenClipEncoder(model.eval(), preprocess, tokenizer, _architecture(model_name), text_template)
 

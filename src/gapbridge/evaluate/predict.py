@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from gapbridge.corpus.pictures import BadPictureError, decode
@@ -54,7 +55,7 @@ class Predictor:
         try:
             model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True)
             processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ArtifactError(f"{folder}: cannot be opened ({_one_line(error)}); train it again") from error
         model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = processor.tokenizer
@@ -167,4 +168,4 @@ def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tens
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error).split())[:200]
