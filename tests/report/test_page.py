@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gapbridge.errors import ArtifactError
 from gapbridge.report import figures
 from gapbridge.report.card import model_card
 from gapbridge.report.facts import Recipe, figure, percent, read_metrics
@@ -166,6 +167,13 @@ def test_the_summary_shows_scores_gap_places_and_what_to_try(tmp_path: Path) -> 
         assert expected in text
     assert f"gapbridge ask artifacts/report/{exhibits[0].picture} '{exhibits[0].question}'" in text
     assert (tmp_path / "artifacts/report" / exhibits[0].picture).exists()
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "realign"])
+def test_the_summary_refuses_what_is_no_stages_figures(stage: str, tmp_path: Path) -> None:
+    made_up.write_metrics(tmp_path / "metrics", made_up.metrics() | {stage: {}})
+    with pytest.raises(ArtifactError, match=rf"{stage}\.json: not the figures of {stage}; run `gapbridge {stage}`"):
+        table(tmp_path)
 
 
 def test_metrics_are_read_by_stage(tmp_path: Path) -> None:

@@ -54,12 +54,22 @@ class StageRun:
 def cache_root() -> Path:
     """Where vectors are remembered across runs and workspaces: `GAPBRIDGE_CACHE`, or the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gapbridge"
-    return Path(os.environ.get("GAPBRIDGE_CACHE", default)).expanduser()
+    return _folder("GAPBRIDGE_CACHE", default)
 
 
 def scratch_root() -> Path:
     """Where unfinished work is kept: `GAPBRIDGE_SCRATCH`, or a folder in the cache."""
-    return Path(os.environ.get("GAPBRIDGE_SCRATCH", cache_root() / "scratch")).expanduser()
+    return _folder("GAPBRIDGE_SCRATCH", cache_root() / "scratch")
+
+
+def _folder(variable: str, default: Path) -> Path:
+    """The folder that the environment names, made if need be."""
+    path = Path(os.environ.get(variable, default)).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{variable}: {path} cannot be a folder ({error.strerror}); name another") from error
+    return path
 
 
 def run_stage(name: str, item: str | None = None, workspace: Path | None = None) -> dict[str, Any]:
