@@ -102,13 +102,6 @@ class Shards:
         if fingerprint is not None and fingerprint != self.fingerprint:
             raise ArtifactError(f"{self.folder}: of encoder {self.fingerprint}, expected {fingerprint}; embed again")
 
-    def verify(self) -> None:
-        """Read every byte and raise ArtifactError where a digest is not the index's."""
-        names = [_names(i)[kind] for kind in (0, 1) for i in range(len(self.counts))]
-        for name, digest in zip(names, self.digests, strict=True):
-            if artifacts.file_digest(self.folder / name) != digest:
-                raise ArtifactError(f"{self.folder / name}: not the bytes that were written; embed again")
-
     @property
     def ids(self) -> list[str]:
         """Ids of the rows, (n,)."""
