@@ -54,7 +54,23 @@ def test_a_second_fit_takes_the_place_of_the_first(matrices: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", ["missing", "text", "vector", "integers", "archive", "nan", "width", "one_row", "objects", "holdout"]
+    "bad",
+    [
+        "missing",
+        "text",
+        "vector",
+        "integers",
+        "archive",
+        "nan",
+        "width",
+        "one_row",
+        "objects",
+        "holdout",
+        "no_rows",
+        "negative",
+        "header",
+        "zip",
+    ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(bad: str, matrices: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = np.load(matrices / "T.npy")
@@ -62,12 +78,20 @@ def test_bad_input_is_one_line_and_leaves_nothing(bad: str, matrices: Path, caps
     nan = rows.copy()
     nan[3, 2] = np.nan
     contents = {"vector": rows[0], "integers": rows.astype(int), "nan": nan, "width": rows[:, :5], "one_row": rows[:1]}
+    contents |= {"no_rows": rows[:0]}
+    whole = (matrices / "T.npy").read_bytes()
+    damaged = {
+        "negative": whole.replace(b"(60, 6)", b"(-6, 6)"),
+        "header": whole[:10] + b"((((" + whole[14:],
+        "zip": b"PK\x03\x04" + whole,
+        "text": b"no numbers\n",
+    }
     if bad in contents:
         np.save(path, contents[bad])
     elif bad == "objects":
         np.save(path, np.array([{}, {}]), allow_pickle=True)
-    elif bad == "text":
-        path.write_text("no numbers\n")
+    elif bad in damaged:
+        path.write_bytes(damaged[bad])
     elif bad == "archive":
         with path.open("wb") as handle:
             np.savez(handle, rows=rows)
@@ -77,7 +101,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(bad: str, matrices: Path, caps
     assert _fit(matrices, "--json", *more, texts="T.npy" if bad == "holdout" else "B.npy") == 1
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.count("\n") == 1 and shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1 and shown.err.startswith("error: ") and "pickle" not in shown.err
     assert sorted(path.name for path in matrices.iterdir() if path != matrices / "B.npy") == ["I.npy", "T.npy"]
 
 
@@ -87,3 +111,10 @@ def test_a_folder_with_other_files_is_not_replaced(matrices: Path, capsys: pytes
     assert _fit(matrices) == 1
     assert "holds other files" in capsys.readouterr().err
     assert (matrices / "out" / "thesis.txt").exists()
+
+
+def test_a_file_on_the_way_to_the_folder_is_told(matrices: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (matrices / "out").write_text("years of work")
+    assert _fit(matrices) == _fit(matrices, "--out", str(matrices / "out" / "deep")) == 1
+    line = f"error: {matrices / 'out'}: is a file; name a folder for the alignment"
+    assert capsys.readouterr().err.splitlines() == [line, line]

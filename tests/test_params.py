@@ -11,7 +11,15 @@ from gapbridge.params import load_params
     ("old", "new", "named"),
     [
         ("seed: 0", "sead: 0", "seed"),
-        ("seed: 0", "seed: zero", "seed"),
+        ("seed: 0", "seed: 0\nsead: 0", "sead: unknown key; known here: seed, sources, ingest"),
+        ("seed: 0", "seed: zero", "seed: .*integer.*found 'zero'"),
+        ("learning_rate: 0.002", "learning_rate: .inf", r"encoder\.training\.learning_rate: .*finite.*found inf"),
+        ("learning_rate: 0.002", "learning_rate: 1e-3", r"encoder\.training\.learning_rate: .*1\.0e-3, found '1e-3'"),
+        ('text_template: "{}"', "text_template: a picture", r"encoder\.text_template: needs {}.*found 'a picture'"),
+        ("instruction: describe the picture", "instruction: ' '", r"pretrain\.instruction: needs some words"),
+        ("rows: 4000", "rows: 1", r"geometry\.rows: .*greater than 1, found 1"),
+        ("texts: {format: world, rows: 20000}", "texts: {format: world, rows: 2, row: 3}", r"row: .*known.*captions"),
+        ("encoder: {format: world, rows: 16000}", "encoder: {format: world, rows: 2, row: 3}", r"encoder\.row: .*path"),
         ("method: realign", "method: magic", r"realign\.method"),
         ("holdout: 0.1", "holdout: 1.5", r"realign\.holdout"),
         ("holdout: 0.1", "holdout: '0.1'", r"realign\.holdout"),
@@ -37,6 +45,11 @@ def test_a_missing_section_or_file_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("[]")
     with pytest.raises(InputError, match="one section a stage"):
         load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_bytes(b"seed: caf\xe9")
+    with pytest.raises(InputError, match="not YAML: 'utf-8' codec"):
+        load_params(tmp_path / "params.yaml")
+    with pytest.raises(InputError, match="Is a directory"):
+        load_params(tmp_path)
 
 
 def test_params_cannot_change_once_read(workspace: Path) -> None:

@@ -27,6 +27,12 @@ def test_a_profile_overlays_the_defaults_and_default_goes_back(profiled: Path) -
     assert (profiled / "params.yaml").read_bytes() == before
 
 
+def test_a_folder_in_place_of_the_params_is_left_alone(profiled: Path) -> None:
+    (profiled / "params.yaml").mkdir()
+    with pytest.raises(InputError, match="is a folder; move it away"):
+        apply_profile(profiled, "default", force=True)
+
+
 def test_edits_by_hand_are_kept_unless_forced(profiled: Path) -> None:
     target = profiled / "params.yaml"
     apply_profile(profiled, "smoke")

@@ -4,6 +4,7 @@ Shapes: `n` rows, `d` width.
 """
 
 import json
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,11 @@ def fit_files(
     sides = [_side(texts, "texts"), _side(images, "images")]
     sources = {"texts": [artifacts.file_digest(texts)], "images": [artifacts.file_digest(images)]}
     alignment, metrics = fit_held_out(*sides, method=method, holdout=holdout, seed=seed, sources=sources)
-    with artifacts.fresh_folder(out) as folder:
-        alignment.save(folder)
+    try:
+        with artifacts.fresh_folder(out) as folder:
+            alignment.save(folder)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); name another folder") from error
     return metrics
 
 
@@ -80,20 +84,23 @@ def as_table(metrics: dict[str, Any]) -> str:
 def _side(path: Path, name: str) -> Side:
     """The matrix in `path`, mapped and not read; a row's group is its place, named apart from the other side's."""
     try:
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: missing; give a matrix saved with numpy.save") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a readable .npy matrix ({error})") from error
-    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.floating):
-        found = f"{matrix.dtype} {matrix.shape}" if isinstance(matrix, np.ndarray) else "an archive of several"
+        matrix = np.lib.format.open_memmap(path, mode="r")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; give a matrix saved with numpy.save") from error
+    except (ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
+        raise InputError(f"{path}: no .npy file, or a damaged one; give a matrix saved with numpy.save") from error
+    if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.floating):
+        found = f"{matrix.dtype} {matrix.shape}"
         raise InputError(f"{path}: expected floating-point numbers in rows and columns, found {found}")
+    if not matrix.size:
+        raise InputError(f"{path}: holds no numbers, its shape is {matrix.shape}; give two rows or more")
     return Side(matrix, [f"{name}#{row}" for row in range(len(matrix))])
 
 
 def _require_free(out: Path) -> None:
     """`out` is replaced as a whole, so nothing else may lie in it."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; name a folder for the alignment")
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"{there}: is a file; name a folder for the alignment")
     if out.is_dir() and {path.name for path in out.iterdir()} - {SETTINGS_FILE, TENSORS_FILE}:
         raise InputError(f"{out}: holds other files; name a new folder for the alignment")

@@ -12,6 +12,7 @@ from typing import Any
 from gapbridge.errors import ArtifactError, InputError
 
 _CHUNK_BYTES = 1 << 20
+_SHOWN_CHARACTERS = 60
 
 
 def read_json(path: Path) -> Any:
@@ -28,8 +29,13 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as sorted, indented JSON; NaN and infinity are refused, since JSON has neither."""
-    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+    """Write `content` as `json_bytes` gives it."""
+    write_bytes(path, json_bytes(content))
+
+
+def json_bytes(content: Any) -> bytes:
+    """`content` as sorted, indented JSON. Raises ValueError for NaN and infinity, since JSON has neither."""
+    return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -65,6 +71,26 @@ def inside(root: Path, relative: str | Path) -> Path:
     if not resolved.is_relative_to(resolved_root):
         raise InputError(f"{relative}: leaves its root {root}; keep every path inside it")
     return resolved
+
+
+def source_path(root: Path, relative: str, key: str) -> Path:
+    """`inside` for what params.yaml names under `key`: a file or folder that is there.
+
+    Raises InputError, naming the key, when it is not, and when it leaves the root or no path can be like that.
+    """
+    if not root.is_dir():
+        raise InputError(f"sources.root: there is no folder {root}; mend it in params.yaml")
+    try:
+        found = inside(root, relative)
+        is_there = found.exists()
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:  # too long a name; a NUL; links in a circle
+        shown, reason = relative[:_SHOWN_CHARACTERS], getattr(error, "strerror", None) or error
+        raise InputError(f"{key}: {shown!r} cannot be opened ({reason}); mend the path") from error
+    if not is_there:
+        raise InputError(f"{key}: {relative} does not exist in {root}; mend the path or sources.root")
+    return found
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:

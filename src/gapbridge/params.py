@@ -1,22 +1,40 @@
 """What params.yaml may say: one frozen section a stage, units in the names, unknown keys refused."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from gapbridge.errors import InputError
+
+_SHOWN_CHARACTERS = 60
+
+
+def _template(text: str) -> str:
+    if "{}" not in text:
+        raise ValueError("needs {} where the text belongs")
+    return text
+
+
+def _worded(text: str) -> str:
+    if not text.strip():
+        raise ValueError("needs some words")
+    return text
+
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
+Template = Annotated[str, AfterValidator(_template)]
+Worded = Annotated[str, AfterValidator(_worded)]
 
 
 class Section(BaseModel):
     """A part of params.yaml."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Source(Section):
@@ -86,7 +104,7 @@ class EncoderParams(Section):
     pretrained: str | None
     """A folder or hub id that open_clip knows (`local-dir:PATH`, `hf-hub:OWNER/NAME`, `ARCHITECTURE/TAG`)."""
     revision: str | None
-    text_template: str
+    text_template: Template
     """`{}` stands for the text."""
     threads: Positive
     width: Positive
@@ -140,7 +158,7 @@ class RealignParams(Section):
 class GeometryParams(Section):
     """How the gap is measured and drawn."""
 
-    rows: Positive
+    rows: Annotated[int, Field(gt=1)]
     """At most this many rows a side enter the pictures."""
 
 
@@ -166,7 +184,7 @@ class PretrainParams(Section):
 
     enabled: bool
     source: Literal["aligned_text", "paired_image"]
-    instruction: str
+    instruction: Worded
     threads: Positive
     adapter: AdapterParams
     training: Optimiser
@@ -222,13 +240,19 @@ def load_params(path: Path) -> Params:
 
     Raises InputError naming the first wrong key, its value and what it may be.
     """
+    if not path.exists():
+        raise InputError(f"{path}: missing; write it with `gapbridge profile default`")
+    return check_params(read_yaml(path), path)
+
+
+def read_yaml(path: Path) -> Any:
+    """The parsed content of a YAML file. Raises InputError when it cannot be read or is not YAML in UTF-8."""
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: missing; write it with `gapbridge profile default`") from error
-    except yaml.YAMLError as error:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); put a readable file there") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    return check_params(content, path)
 
 
 def check_params(content: Any, path: Path) -> Params:
@@ -244,4 +268,26 @@ def check_params(content: Any, path: Path) -> Params:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise InputError(f"{path}: {key or 'the file'}: {first['msg']}{more}") from error
+        raise InputError(f"{path}: {key or 'the file'}: {_reason(first)}{more}") from error
+
+
+def _reason(error: ErrorDetails) -> str:
+    """What is wrong with one value, and what it was."""
+    if error["type"] == "extra_forbidden":
+        return f"unknown key; known here: {', '.join(_section(error['loc'][:-1]).model_fields)}"
+    reason, value = error["msg"].removeprefix("Value error, "), error["input"]
+    if isinstance(value, dict):
+        return reason
+    if error["type"] in ("float_type", "int_type") and isinstance(value, str):
+        reason += ", and YAML reads this as text; write numbers without quotes, 1e-3 as 1.0e-3"
+    return f"{reason}, found {repr(value)[:_SHOWN_CHARACTERS]}"
+
+
+def _section(keys: tuple[int | str, ...]) -> type[Section]:
+    """The section of params.yaml that lies at `keys`."""
+    section: type[Section] = Params
+    for key in keys:
+        annotation = section.model_fields[str(key)].annotation
+        kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        section = next(kind for kind in kinds if issubclass(kind, Section))
+    return section

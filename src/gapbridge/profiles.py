@@ -7,7 +7,7 @@ import yaml
 
 from gapbridge import artifacts
 from gapbridge.errors import InputError
-from gapbridge.params import check_params
+from gapbridge.params import check_params, read_yaml
 
 DEFAULT = "default"
 Values = dict[str, Any]
@@ -54,6 +54,8 @@ def apply_profile(workspace: Path, name: str, force: bool = False) -> None:
     """
     text = profile_text(workspace, name)
     target = workspace / "params.yaml"
+    if target.is_dir():
+        raise InputError("params.yaml: is a folder; move it away")
     if not force and target.exists() and not _is_known(workspace, target):
         raise InputError("params.yaml: was edited by hand; keep a copy, or overwrite it with --force")
     artifacts.write_bytes(target, text.encode())
@@ -62,8 +64,8 @@ def apply_profile(workspace: Path, name: str, force: bool = False) -> None:
 def _is_known(workspace: Path, target: Path) -> bool:
     """Whether params.yaml says exactly what one of the profiles says; comments and layout do not count."""
     try:
-        current = yaml.safe_load(target.read_text(encoding="utf-8"))
-    except yaml.YAMLError:
+        current = read_yaml(target)
+    except InputError:
         return False
     return any(yaml.safe_load(profile_text(workspace, name)) == current for name in names(workspace))
 
@@ -76,10 +78,7 @@ def _path(workspace: Path, name: str) -> Path:
 
 
 def _values(path: Path) -> Values:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: must hold the values that differ from profiles/default.yaml")
     return values

@@ -1,12 +1,13 @@
 """Pictures from a folder."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gapbridge.corpus.manifest import BadRow
+from gapbridge.corpus.manifest import BadRow, write_quarantine
 from gapbridge.errors import InputError
 
 
@@ -60,10 +61,40 @@ def test_links_may_not_leave_the_folder(
     }
 
 
+def test_names_that_no_table_can_hold_are_told_escaped(
+    save_picture: Callable[..., Path], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]], tmp_path: Path
+) -> None:
+    picture = save_picture("photos/grün.png").read_bytes()
+    odd = tmp_path / "photos" / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    for path in (odd / "a.png", odd.with_suffix(".png"), tmp_path / "photos/two\nlines.png"):
+        path.write_bytes(picture)
+    (tmp_path / "photos/link.png").symlink_to(odd.with_suffix(".png"))
+    records, bad = read("folder", "image", "photos")
+    assert [record["id"] for record in records] == ["grün.png"]
+    assert {one.id: one.reason for one in bad} == {
+        r"caf\udce9/a.png": "the name is not UTF-8",
+        r"caf\udce9.png": "the name is not UTF-8",
+        "link.png": "the name is not UTF-8",
+        r"two\nlines.png": "the name holds a line break",
+    }
+    write_quarantine(tmp_path / "quarantine.parquet", bad)
+
+
+def test_a_pipe_is_not_waited_for(
+    save_picture: Callable[..., Path], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]], tmp_path: Path
+) -> None:
+    save_picture("photos/good.png")
+    os.mkfifo(tmp_path / "photos/pipe.png")
+    records, bad = read("folder", "image", "photos")
+    assert [record["id"] for record in records] == ["good.png"]
+    assert [(one.id, one.reason) for one in bad] == [("pipe.png", "not a regular file")]
+
+
 def test_a_missing_folder_and_a_wish_for_captions_are_refused(
     save_picture: Callable[..., Path], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]]
 ) -> None:
-    with pytest.raises(InputError, match="photos is no folder"):
+    with pytest.raises(InputError, match="photos does not exist"):
         read("folder", "image", "photos")
     save_picture("photos/a.png")
     with pytest.raises(InputError, match="has no captions"):

@@ -1,6 +1,7 @@
 """LLaVA's JSON list."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,20 @@ def test_the_first_answer_is_the_text_of_a_pair_and_the_caption_of_an_image(
     (captioned,), _ = read("llava", "image", "l.json", "img", captions=True)
     assert (pair["text"], pair["group_id"]) == ("a cat", "g")
     assert (plain["caption"], captioned["caption"]) == (None, "a cat")
+
+
+def test_a_picture_whose_file_no_table_can_name_is_a_bad_row(
+    save: Callable[..., None], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]], tmp_path: Path
+) -> None:
+    (tmp_path / "img" / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    (tmp_path / "img" / "link.png").symlink_to(tmp_path / "img" / os.fsdecode(b"\xff.png"))
+    save([row("a"), row("b", image="link.png"), row("c", image="2\n.png")])
+    records, bad = read("llava", "dialogue", "l.json", "img")
+    assert [record["id"] for record in records] == ["a"]
+    assert [(one.id, one.reason) for one in bad] == [
+        ("b", "the name is not UTF-8"),
+        ("c", "the name holds a line break"),
+    ]
 
 
 def test_words_alone_for_the_language_model(
@@ -123,5 +138,5 @@ def test_the_folder_of_the_pictures_must_be_named_and_exist(
     save([row()])
     with pytest.raises(InputError, match=r"sources\.texts\.images: name the folder"):
         read("llava", "dialogue", "l.json")
-    with pytest.raises(InputError, match="photos is no folder"):
+    with pytest.raises(InputError, match="photos does not exist"):
         read("llava", "dialogue", "l.json", "photos")

@@ -35,6 +35,25 @@ def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path, side: int, reas
         inspect(path, 40_000_000)
 
 
+@pytest.mark.parametrize("size", [(1, 51), (102, 2)])
+def test_a_mere_line_of_pixels_is_refused(save_picture: Callable[..., Path], size: tuple[int, int]) -> None:
+    with pytest.raises(BadPictureError, match="one side is more than 50 times the other"):
+        inspect(save_picture("line.png", size=size), 5400)
+    assert inspect(save_picture("strip.png", size=(100, 2)), 5400).width == 100
+
+
+def test_a_file_that_changed_since_its_digest_was_taken_is_refused(
+    save_picture: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = save_picture("a.png", 1)
+    sha256 = inspect(path, 5400).sha256
+    pictures = Pictures(tmp_path, tmp_path)
+    assert pictures.load("root:a.png", sha256).size == (12, 8)
+    save_picture("a.png", 2)
+    with pytest.raises(ArtifactError, match="changed since ingest; run `gapbridge ingest` again"):
+        pictures.load("root:a.png", sha256)
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "bmp", "tif"])
 def test_half_a_picture_is_refused(save_picture: Callable[..., Path], suffix: str) -> None:
     path = save_picture(f"a.{suffix}", size=(90, 60))

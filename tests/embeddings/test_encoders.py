@@ -123,6 +123,13 @@ def test_weights_must_fill_the_model_exactly(folder: Path, change: Callable[[dic
         open_pretrained(f"local-dir:{folder}")
 
 
+def test_half_a_file_of_weights_is_one_line(folder: Path) -> None:
+    (weights,) = folder.glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(ArtifactError, match="open_clip cannot load it"):
+        open_pretrained(f"local-dir:{folder}")
+
+
 def test_a_folder_without_safe_weights_is_refused(folder: Path) -> None:
     weights = folder / "open_clip_model.safetensors"
     weights.rename(folder / "open_clip_model.bin")

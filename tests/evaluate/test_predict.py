@@ -1,5 +1,6 @@
 """Batched answers: what batching, padding, order and repetition must not change."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -67,11 +68,25 @@ def test_ask_and_describe_read_picture_files(model_folder: Path, predictor: Pred
 def test_a_bad_picture_is_one_line(tmp_path: Path) -> None:
     text = tmp_path / "notes.png"
     text.write_text("no picture")
-    for path, reason in ((text, "not a picture"), (tmp_path / "gone.png", "No such file")):
+    line = tmp_path / "line.png"
+    Image.new("RGB", (1, 400_000)).save(line)
+    for path, reason in ((text, "not a picture"), (tmp_path / "gone.png", "No such file"), (line, "50 times the")):
         with pytest.raises(InputError, match=reason) as caught:
             open_picture(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_half_a_model_and_one_of_another_kind_are_one_short_line(model_folder: Path, tmp_path: Path) -> None:
+    half = shutil.copytree(model_folder, tmp_path / "half")
+    (weights,) = half.glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    other = shutil.copytree(model_folder, tmp_path / "other")
+    (other / "config.json").write_text('{"model_type": "lfm2"}')
+    for folder in (half, other):
+        with pytest.raises(ArtifactError, match="cannot be opened") as caught:
+            Predictor.load(folder)
+        assert len(str(caught.value).replace(str(folder), "")) < 300
 
 
 def test_an_empty_question_and_a_folder_without_model_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ WIDTH = 16
 QUESTIONS = ["what color is the circle", "describe the picture", "is there a blue ring on the left", "where is it"]
 
 
-def save_model(folder: Path) -> None:
+def save_model(folder: Path, fingerprint: str | None = None) -> None:
     """Write a model whose random weights are large enough that its answers differ."""
     tokenizer = train_tokenizer(QUESTIONS * 5, 340)
     torch.manual_seed(1)
@@ -35,7 +35,7 @@ def save_model(folder: Path) -> None:
         "text_cfg": {"context_length": 8, "vocab_size": 99, "width": 16, "heads": 2, "layers": 1},
     }
     preprocess = {"size": [32, 32], "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic"}
-    tower = ImageTower(build_tower(architecture).eval(), architecture, preprocess)
+    tower = ImageTower(build_tower(architecture).eval(), architecture, preprocess, fingerprint)
     cap = ImageCap(np.zeros(WIDTH), np.full(WIDTH, 0.2))
     placeholder = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     model = assemble(language_model, placeholder, tower, AdapterShape(24, 3, "heads"), cap, seed=5)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gapbridge.errors import ArtifactError
 from gapbridge.report import figures
 from gapbridge.report.card import model_card
 from gapbridge.report.facts import Recipe, figure, percent, read_metrics
@@ -110,12 +111,14 @@ def test_a_control_says_so_and_missing_parts_are_left_out(tmp_path: Path) -> Non
     metrics = made_up.metrics()
     metrics["realign"] |= {"gap_heldout": None, "sampling_floor": None}
     del metrics["evaluate"]["benchmarks"]["pope"]["novel"]
+    del metrics["evaluate"]["benchmarks"]["pope"]["subsets"]
     recipe = Recipe(method="none", stage1=False, stage2_source="aligned_text")
     words = _Page(render(_story(tmp_path, recipe, metrics=metrics, clouds=[], spectra=[], losses=[]))).words
     assert "a control run" in words
     assert "Stage 1 was left out" in words
     assert "left open" in words
     assert "Combinations never seen" not in words
+    assert "of its questions." in words and "By what the denied thing shares" not in words
     assert "Training" not in words.split()
 
 
@@ -164,6 +167,13 @@ def test_the_summary_shows_scores_gap_places_and_what_to_try(tmp_path: Path) -> 
         assert expected in text
     assert f"gapbridge ask artifacts/report/{exhibits[0].picture} '{exhibits[0].question}'" in text
     assert (tmp_path / "artifacts/report" / exhibits[0].picture).exists()
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "realign"])
+def test_the_summary_refuses_what_is_no_stages_figures(stage: str, tmp_path: Path) -> None:
+    made_up.write_metrics(tmp_path / "metrics", made_up.metrics() | {stage: {}})
+    with pytest.raises(ArtifactError, match=rf"{stage}\.json: not the figures of {stage}; run `gapbridge {stage}`"):
+        table(tmp_path)
 
 
 def test_metrics_are_read_by_stage(tmp_path: Path) -> None:

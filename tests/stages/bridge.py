@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from gapbridge.align import Side, fit_held_out
+from gapbridge.artifacts import write_json
 from gapbridge.corpus.manifest import write_manifest
 from gapbridge.embeddings.shards import Shards, write_shards
 from gapbridge.model.llm import save_llm
@@ -69,7 +70,8 @@ def fill(workspace: Path, captions: bool = False, contexts: bool = True) -> None
     write(workspace, "instruct", dialogues)
     if contexts:
         vectors(workspace, "instruct", dialogues, "texts", -0.3)
-    (workspace / "artifacts/encoder").mkdir()
+    about = {"format_version": 1, "kind": "open_clip", "fingerprint": "f"}
+    write_json(workspace / "artifacts/encoder/encoder.json", about)
     _align(workspace)
     _language_model(workspace)
 

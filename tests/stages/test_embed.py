@@ -106,6 +106,16 @@ def test_figures_and_bytes_do_not_depend_on_the_cache(encoder: FakeEncoder, prep
     assert encoder.batches == [3]
 
 
+def test_a_picture_that_changed_since_ingest_reaches_neither_shards_nor_cache(
+    encoder: FakeEncoder, prepared: Path
+) -> None:
+    _write(prepared, "images", "image", [_pictured(prepared, i) for i in range(2)])
+    Image.new("RGB", (4, 4), "white").save(prepared / "data" / "1.png")
+    with pytest.raises(ArtifactError, match=r"root:data/1\.png: changed since ingest"):
+        run_directly(prepared, "embed", "images")
+    assert encoder.batches == []
+
+
 def test_nothing_is_left_when_the_encoder_gives_nan(
     encoder: FakeEncoder, prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

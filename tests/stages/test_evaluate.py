@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gapbridge.corpus.manifest import write_manifest
+from gapbridge.corpus.manifest import read_manifest, write_manifest
 from gapbridge.embeddings.shards import write_shards
-from gapbridge.errors import ArtifactError
+from gapbridge.errors import ArtifactError, InputError
 from gapbridge.evaluate.predictions import read_predictions
 from gapbridge.stages.runner import run_stage
 
 from ..evaluate.tiny import QUESTIONS, save_model, unit_vectors
+from .direct import run_directly
 
 COUNT = 12
 
@@ -46,7 +47,7 @@ def ready(workspace: Path) -> Path:
     ids = [record["id"] for record in records]
     write_shards(artifacts / "embed" / "benchmark" / "images", [(ids, rows)], "f", 100)
     write_shards(artifacts / "embed" / "images" / "images", [(ids, rows)], "f", 100)
-    save_model(artifacts / "instruct")
+    save_model(artifacts / "instruct", "f")
     return workspace
 
 
@@ -83,6 +84,22 @@ def test_vectors_of_another_encoder_are_refused(ready: Path) -> None:
     with pytest.raises(ArtifactError, match="of encoder f, expected another"):
         run_stage("evaluate", workspace=ready)
     assert not (ready / "artifacts/evaluate").exists()
+
+
+def test_a_model_of_another_encoder_is_refused(ready: Path) -> None:
+    save_model(ready / "artifacts/instruct", "older")
+    with pytest.raises(ArtifactError, match=r"artifacts/instruct: reads vectors of encoder older, .* from f; run"):
+        run_stage("evaluate", workspace=ready)
+    assert not (ready / "artifacts/evaluate").exists()
+
+
+def test_a_marker_in_a_question_is_told_by_its_record(ready: Path) -> None:
+    folder = ready / "artifacts/ingest/benchmark"
+    records = read_manifest(folder).to_dicts()
+    records[COUNT + 3]["question"] = "is there <image>"
+    write_manifest(folder, "question", records, [])
+    with pytest.raises(InputError, match="benchmark: record 'pope-03': its text holds the marker '<image>'"):
+        run_directly(ready, "evaluate")
 
 
 def _ids() -> list[str]:

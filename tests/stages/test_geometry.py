@@ -10,8 +10,8 @@ from PIL import Image
 
 from gapbridge import artifacts
 from gapbridge.align import Alignment
-from gapbridge.embeddings.shards import Shards
-from gapbridge.errors import ArtifactError
+from gapbridge.embeddings.shards import Shards, write_shards
+from gapbridge.errors import ArtifactError, InputError
 from tests.stages.clouds import WIDTH, write_cloud
 from tests.stages.direct import run_directly
 
@@ -76,6 +76,16 @@ def test_an_alignment_of_another_encoder_is_refused(aligned: Path) -> None:
         write_cloud(aligned, name, side, 300, fingerprint="newer", seed=seed)
     with pytest.raises(ArtifactError, match="alignment: of encoder encoder, but the vectors come from newer"):
         run_directly(aligned, "geometry")
+
+
+@pytest.mark.parametrize("distinct", [1, 2])
+def test_texts_that_are_all_alike_are_refused(aligned: Path, distinct: int) -> None:
+    folder = aligned / "artifacts/embed/texts/texts"
+    rows = Shards.open(folder).read(range(distinct))[np.arange(40) % distinct]
+    write_shards(folder, [([str(i) for i in range(40)], rows)], "encoder", 500)
+    with pytest.raises(InputError, match="geometry: the text vectors lie on a point or a line"):
+        run_directly(aligned, "geometry")
+    assert not (aligned / "artifacts/geometry").exists()
 
 
 def test_an_alignment_without_an_anchor_is_drawn_too(aligned: Path, set_params: Callable[..., None]) -> None:

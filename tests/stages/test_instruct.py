@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from gapbridge.corpus.manifest import read_manifest
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.model.llm import load_llm
 from gapbridge.stages import instruct, pretrain
@@ -48,6 +49,7 @@ def test_it_learns_and_writes_the_final_model(ready: Path) -> None:
     before = load_file(ready / "artifacts/llm/model.safetensors")
     adapter = load_file(ready / "artifacts/pretrain/adapter.safetensors")
     model = AutoModelForImageTextToText.from_pretrained(stage.out)
+    assert model.config.vision_config.encoder_fingerprint == "f"
     weights = model.state_dict()
     assert not torch.equal(weights["lm_head.weight"], before["lm_head.weight"])
     projector = "model.multi_modal_projector."
@@ -113,6 +115,14 @@ def test_without_contexts_that_is_an_error(
     pretrain.run(bridge.stage(workspace, "pretrain"))
     with pytest.raises(InputError, match="some rows have no context"):
         instruct.run(bridge.stage(workspace, "instruct"))
+
+
+def test_a_marker_in_a_question_is_told_by_its_record(ready: Path) -> None:
+    records = read_manifest(ready / "artifacts/ingest/instruct").to_dicts()
+    records[7]["turns"][1]["question"] = "where is <image>"
+    bridge.write(ready, "instruct", records)
+    with pytest.raises(InputError, match="instruct: record 'r007': its text holds the marker '<image>'"):
+        instruct.run(bridge.stage(ready, "instruct"))
 
 
 def test_another_encoder_is_refused(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:

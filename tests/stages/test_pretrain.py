@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gapbridge.artifacts import read_json
-from gapbridge.errors import InputError
+from gapbridge.artifacts import read_json, write_json
+from gapbridge.corpus.manifest import read_manifest
+from gapbridge.errors import ArtifactError, InputError
 from gapbridge.model import vlm
 from gapbridge.stages import pretrain
 
@@ -94,6 +95,24 @@ def test_disabled_it_writes_an_untrained_adapter_and_says_so(ready: Path, set_pa
     assert metrics == {"enabled": False, "trained": False, "source": None, "aligner": None, "visual_tokens": 3}
     assert set(_bytes(stage.out)) == {"adapter.json", "adapter.safetensors"}
     assert read_json(stage.out / "adapter.json")["source"] is None
+
+
+def test_an_alignment_of_another_encoder_is_refused(ready: Path) -> None:
+    about = {"format_version": 1, "kind": "open_clip", "fingerprint": "newer"}
+    write_json(ready / "artifacts/encoder/encoder.json", about)
+    with pytest.raises(ArtifactError, match="of another encoder than artifacts/encoder; run embed and realign again"):
+        pretrain.run(bridge.stage(ready, "pretrain"))
+
+
+def test_a_marker_in_a_text_or_the_instruction_is_told_by_its_name(ready: Path, set_params: SetParams) -> None:
+    records = read_manifest(ready / "artifacts/ingest/texts").to_dicts()
+    records[5]["text"] = "a <image> of a ring"
+    bridge.write(ready, "texts", records, "texts", -0.3)
+    with pytest.raises(InputError, match="texts: record 'r005': its text holds the marker '<image>'; remove it"):
+        pretrain.run(bridge.stage(ready, "pretrain"))
+    set_params(pretrain={"instruction": "describe <image>"})
+    with pytest.raises(InputError, match=r"pretrain\.instruction: its text holds the marker '<image>'"):
+        pretrain.run(bridge.stage(ready, "pretrain"))
 
 
 def test_paired_pictures_need_captions(ready: Path, set_params: SetParams) -> None:

@@ -73,7 +73,10 @@ def test_a_null_set_is_left_out(
     ("source", "message"),
     [
         ({"path": "data/no.jsonl"}, "sources.texts.path: data/no.jsonl does not exist"),
-        ({"path": "../no.jsonl"}, "leaves its root"),
+        ({"path": "../no.jsonl"}, r"sources\.texts\.path: ../no\.jsonl: leaves its root"),
+        ({"path": "a\0b"}, r"sources\.texts\.path: 'a\\x00b' cannot be opened \(embedded null"),
+        ({"path": "n" * 300}, r"sources\.texts\.path: 'n{60}' cannot be opened \(.*too long"),
+        ({"path": "data/circle"}, r"sources\.texts\.path: 'data/circle' cannot be opened \(Symlink loop"),
         ({"path": "data/texts.jsonl", "images": "data/no"}, "sources.texts.images: data/no does not exist"),
     ],
 )
@@ -85,6 +88,7 @@ def test_a_missing_source_is_told_and_leaves_nothing_behind(
     message: str,
     run_bare: Callable[[str], dict[str, Any]],
 ) -> None:
+    (user_files / "circle").symlink_to(user_files / "circle")
     set_params(sources={"texts": {"format": "jsonl", **source}})
     with pytest.raises(InputError, match=message):
         run_bare("sources")
@@ -165,3 +169,11 @@ def test_the_stage_imports_no_heavy_library() -> None:
     code = f"import sys, gapbridge.stages.sources; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_missing_root_is_told_as_such(
+    user_files: Path, set_params: Callable[..., None], run_bare: Callable[[str], dict[str, Any]]
+) -> None:
+    set_params(sources={"root": "elsewhere"})
+    with pytest.raises(InputError, match=r"sources\.root: there is no folder .*elsewhere; mend it in params"):
+        run_bare("sources")

@@ -9,7 +9,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from gapbridge.errors import InputError
-from gapbridge.train.prompts import Dialogue, Prompter
+from gapbridge.train.prompts import Dialogue, Prompter, record_names
 from gapbridge.train.tokens import IMAGE_TOKEN, train_tokenizer
 
 WORDS = ["a red ring on the left", "is there a red ring", "what color is the ring", "yes", "no", "red", "user", "model"]
@@ -157,7 +157,10 @@ def test_markers_inside_a_text_are_an_error() -> None:
     prompter = Prompter(TOKENIZERS["ours"]())
     with pytest.raises(InputError, match="dialogue 0: its text holds the marker '<eos>'"):
         prompter.examples([Dialogue((("is there", "yes <eos> no"),))])
-    with pytest.raises(InputError, match="marker '<image>'"):
+    names = record_names("llm", ["r7"])
+    with pytest.raises(InputError, match="llm: record 'r7': its text holds the marker '<eos>'; remove it"):
+        prompter.examples([Dialogue((("is there", "yes <eos> no"),))], names)
+    with pytest.raises(InputError, match="the question: its text holds the marker '<image>'"):
         prompter.ask("is there a <image>")
 
 

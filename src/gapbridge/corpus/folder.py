@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gapbridge import artifacts
 from gapbridge.corpus.manifest import BadRow
-from gapbridge.corpus.origin import Draft, Origin
+from gapbridge.corpus.origin import Draft, Origin, unfit_name
 from gapbridge.corpus.pictures import SUFFIXES
 from gapbridge.errors import InputError
 
@@ -21,12 +21,12 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
     folder = origin.folder()
     for path in _files(folder):
         name = path.relative_to(folder).as_posix()
-        place = f"{origin.path}/{name}"
-        reason = _refused(path, folder)
+        reason = unfit_name(name) or _refused(path, folder) or unfit_name(origin.relative(path.resolve()))
         if reason:
-            yield BadRow(origin.path, place, name, reason)
+            shown = repr(name)[1:-1] if unfit_name(name) else name  # escaped, so that it can be written and read
+            yield BadRow(origin.path, f"{origin.path}/{shown}", shown, reason)
             continue
-        inside_root = origin.relative(path.resolve())
+        place, inside_root = f"{origin.path}/{name}", origin.relative(path.resolve())
         record = {"id": name, "group_id": inside_root, "source": origin.path, "caption": None}
         yield Draft(place, record, inside_root)
 
@@ -51,8 +51,4 @@ def _refused(path: Path, folder: Path) -> str | None:
         return "a link to a folder; put the folder itself there"
     if path.suffix.lower() not in SUFFIXES:
         return "not named like a picture"
-    try:
-        path.name.encode()
-    except UnicodeEncodeError:
-        return "the name is not UTF-8"
     return None

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gapbridge.corpus.manifest import BadRow
-from gapbridge.corpus.origin import BadFieldError, Draft, Origin, identified, optional_words, words
+from gapbridge.corpus.origin import BadFieldError, Draft, Origin, group_of, identified, words
 from gapbridge.errors import InputError
 
 
@@ -55,7 +55,7 @@ def _parsed(origin: Origin, place: str, line: bytes) -> dict[str, Any] | BadRow:
 def _record(origin: Origin, kind: str, row: dict[str, Any], number: int) -> dict[str, Any]:
     text = words(row, "text")
     name = identified(row) if row.get("id") is not None else f"line-{number:09d}"
-    group = optional_words(row, "group_id") or f"{origin.path}#{name}"
+    group = group_of(row) or f"{origin.path}#{name}"
     record = {"id": name, "group_id": group, "source": origin.path, "text": text}
     return record if kind == "text" else {**record, "context": None, "turns": []}
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gapbridge.corpus.manifest import BadRow
-from gapbridge.corpus.origin import BadFieldError, Draft, Origin, identified, optional_words, words
+from gapbridge.corpus.origin import BadFieldError, Draft, Origin, group_of, identified, optional_words, words
 from gapbridge.corpus.records import PICTURED
 from gapbridge.errors import InputError
 
@@ -52,7 +52,7 @@ def _rows(origin: Origin) -> list[Any]:
 def _draft(origin: Origin, kind: str, row: dict[str, Any], name: str, place: str) -> Draft:
     turns = _turns(row, asked=kind in ("dialogue", "language"))
     picture = _picture(origin, kind, row)
-    group = optional_words(row, "group_id") or picture or f"{origin.path}#{name}"
+    group = group_of(row) or picture or f"{origin.path}#{name}"
     record: dict[str, Any] = {"id": name, "group_id": group, "source": origin.path}
     if kind == "image":
         record["caption"] = turns[0]["answer"] if origin.captions else None

@@ -27,14 +27,14 @@ class Origin:
 
     def file(self) -> Path:
         """The file to read. Raises InputError when there is none, or when it lies outside the root."""
-        found = artifacts.inside(self.root, self.path)
+        found = artifacts.source_path(self.root, self.path, f"sources.{self.set_name}.path")
         if not found.is_file():
             raise InputError(f"sources.{self.set_name}.path: {self.path} is no file in {self.root}")
         return found
 
     def folder(self) -> Path:
         """The folder to read. Raises InputError when there is none, or when it lies outside the root."""
-        found = artifacts.inside(self.root, self.path)
+        found = artifacts.source_path(self.root, self.path, f"sources.{self.set_name}.path")
         if not found.is_dir():
             raise InputError(f"sources.{self.set_name}.path: {self.path} is no folder in {self.root}")
         return found
@@ -42,19 +42,23 @@ class Origin:
     def picture(self, name: str) -> str:
         """The path, relative to the root, of the picture that a row calls `name`.
 
-        Raises BadFieldError when it leaves the pictures' folder, InputError when that folder was never named.
+        Raises BadFieldError when it leaves the pictures' folder or no manifest could hold it, InputError when that
+        folder was never named.
         """
         folder = self._pictures
         try:
-            return self.relative(artifacts.inside(folder, name))
+            found = self.relative(artifacts.inside(folder, name))
         except (InputError, ValueError, RuntimeError) as error:  # ValueError: a NUL; RuntimeError: links in a circle
             raise BadFieldError("the path leaves its root") from error
+        if reason := unfit_name(found):
+            raise BadFieldError(reason)
+        return found
 
     @cached_property
     def _pictures(self) -> Path:
         if self.images is None:
             raise InputError(f"sources.{self.set_name}.images: name the folder that the pictures of {self.path} are in")
-        folder = artifacts.inside(self.root, self.images)
+        folder = artifacts.source_path(self.root, self.images, f"sources.{self.set_name}.images")
         if not folder.is_dir():
             raise InputError(f"sources.{self.set_name}.images: {self.images} is no folder in {self.root}")
         return folder
@@ -87,6 +91,15 @@ class Reader(Protocol):
         """
 
 
+def unfit_name(name: str) -> str | None:
+    """Why a manifest cannot hold the name of this file; None when it can."""
+    if "\n" in name:
+        return "the name holds a line break"
+    if any("\ud800" <= letter <= "\udfff" for letter in name):  # how Python shows bytes that do not decode
+        return "the name is not UTF-8"
+    return None
+
+
 def identified(row: dict[str, Any], key: str = "id") -> str:
     """The id in `row`; integers count as text. Raises BadFieldError."""
     if key not in row:
@@ -102,6 +115,11 @@ def words(row: dict[str, Any], key: str) -> str:
     if key not in row:
         raise BadFieldError(f'"{key}" is missing')
     return _words(row[key], key)
+
+
+def group_of(row: dict[str, Any]) -> str | None:
+    """The `group_id` in `row`, None when missing or null; integers count as text. Raises BadFieldError."""
+    return None if row.get("group_id") is None else identified(row, "group_id")
 
 
 def optional_words(row: dict[str, Any], key: str) -> str | None:

@@ -56,6 +56,8 @@ _DAMAGED = (
     struct.error,
     zlib.error,
 )
+# Encoders bring the shorter side to their size: a line of pixels would take gigabytes.
+_MOST_STRETCHED = 50
 # `warnings.catch_warnings` swaps process-wide state; headers are short, so one thread at a time reads one.
 _HEADER = threading.Lock()
 
@@ -82,13 +84,17 @@ class Pictures:
         self._root = root
         self._tars: dict[str, _Tar] = {}
 
-    def load(self, locator: str) -> Image.Image:
+    def load(self, locator: str, sha256: str | None = None) -> Image.Image:
         """The picture as RGB, turned as its EXIF says, transparency over white.
 
-        Raises ArtifactError when it is missing or damaged, InputError when its path leaves the root.
+        Raises ArtifactError when it is missing, damaged, or not the file of that `sha256`, InputError when its path
+        leaves the root.
         """
+        content = self.read(locator)
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise ArtifactError(f"{locator}: changed since ingest; run `gapbridge ingest` again")
         try:
-            return decode(io.BytesIO(self.read(locator)), max_pixels=None)
+            return decode(io.BytesIO(content), max_pixels=None)
         except BadPictureError as error:
             raise ArtifactError(f"{locator}: {error}; run `gapbridge ingest` again") from error
 
@@ -135,10 +141,12 @@ class _Tar:
 def inspect(path: Path, max_pixels: int) -> PictureFacts:
     """Decode the picture at `path` once, whole.
 
-    Raises BadPictureError with the reason when it has more than `max_pixels` pixels (seen before decoding), is
-    damaged, truncated, or no picture at all.
+    Raises BadPictureError with the reason when it has more than `max_pixels` pixels or is a mere line of them (both
+    seen before decoding), is damaged, truncated, or no picture at all.
     """
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise BadPictureError("not a regular file")
         with path.open("rb") as handle:
             shown = decode(handle, max_pixels)
             handle.seek(0)
@@ -163,6 +171,8 @@ def decode(handle: BinaryIO, max_pixels: int | None) -> Image.Image:
         picture = _opened(handle)
     if max_pixels is not None and picture.width * picture.height > max_pixels:
         raise BadPictureError(f"more than {max_pixels} pixels (ingest.max_image_pixels)")
+    if max(picture.size) > _MOST_STRETCHED * min(picture.size):
+        raise BadPictureError(f"one side is more than {_MOST_STRETCHED} times the other")
     if picture.mode not in _EIGHT_BIT_MODES:
         raise BadPictureError(f"pixels of mode {picture.mode}, not of 8 bits a channel")
     try:

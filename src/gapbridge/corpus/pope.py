@@ -5,7 +5,7 @@ from typing import Any
 
 from gapbridge.corpus import jsonl
 from gapbridge.corpus.manifest import BadRow
-from gapbridge.corpus.origin import BadFieldError, Draft, Origin, identified, optional_words, words
+from gapbridge.corpus.origin import BadFieldError, Draft, Origin, group_of, identified, optional_words, words
 
 
 def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
@@ -33,7 +33,7 @@ def _draft(origin: Origin, row: dict[str, Any], name: str, place: str) -> Draft:
     picture = origin.picture(words(row, "image"))
     record = {
         "id": name,
-        "group_id": optional_words(row, "group_id") or picture,
+        "group_id": group_of(row) or picture,
         "source": origin.path,
         "benchmark": benchmark,
         "question": question,

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
+from safetensors import SafetensorError
 
 from gapbridge import artifacts
 from gapbridge.errors import ArtifactError, InputError
@@ -111,9 +112,7 @@ def load_encoder(folder: Path, device: str = "cpu", threads: int | None = None) 
 
     Raises ArtifactError when weights are missing, incomplete or not those that encoder.json names.
     """
-    about = artifacts.read_json(folder / "encoder.json")
-    if about.get("format_version") != FORMAT_VERSION or about.get("kind") != "open_clip":
-        raise ArtifactError(f"{folder}/encoder.json: no encoder of format {FORMAT_VERSION}; run `gapbridge encoder`")
+    about = read_about(folder)
     if threads:
         import torch
 
@@ -123,6 +122,14 @@ def load_encoder(folder: Path, device: str = "cpu", threads: int | None = None) 
     if encoder.fingerprint != about["fingerprint"]:
         raise ArtifactError(f"{name}: not the weights that {folder}/encoder.json names; run `gapbridge encoder`")
     return encoder
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What encoder.json in `folder` says, its `fingerprint` among it. Raises ArtifactError for another format."""
+    about = artifacts.read_json(folder / "encoder.json")
+    if about.get("format_version") != FORMAT_VERSION or about.get("kind") != "open_clip":
+        raise ArtifactError(f"{folder}/encoder.json: no encoder of format {FORMAT_VERSION}; run `gapbridge encoder`")
+    return about
 
 
 def pin_encoder(folder: Path, name: str | None, revision: str | None, text_template: str) -> OpenClipEncoder:
@@ -161,7 +168,7 @@ def open_pretrained(
     try:
         model, preprocess = open_clip.create_model_from_pretrained(model_name, tag, device=device)
         tokenizer = open_clip.get_tokenizer(model_name)
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
+    except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
         raise ArtifactError(f"{name}: open_clip cannot load it ({_first_line(error)}); check name and files") from error
     return OpenClipEncoder(model.eval(), preprocess, tokenizer, _architecture(model_name), text_template)
 

@@ -6,6 +6,7 @@ Shapes: `n` rows, `d` width, `b` rows of one batch.
 
 import hashlib
 import io
+import tokenize
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,13 +102,6 @@ class Shards:
         if fingerprint is not None and fingerprint != self.fingerprint:
             raise ArtifactError(f"{self.folder}: of encoder {self.fingerprint}, expected {fingerprint}; embed again")
 
-    def verify(self) -> None:
-        """Read every byte and raise ArtifactError where a digest is not the index's."""
-        names = [_names(i)[kind] for kind in (0, 1) for i in range(len(self.counts))]
-        for name, digest in zip(names, self.digests, strict=True):
-            if artifacts.file_digest(self.folder / name) != digest:
-                raise ArtifactError(f"{self.folder / name}: not the bytes that were written; embed again")
-
     @property
     def ids(self) -> list[str]:
         """Ids of the rows, (n,)."""
@@ -119,7 +113,10 @@ class Shards:
         return self._table["group_id"].to_list()
 
     def batches(self, batch_rows: int) -> Iterator[Batch]:
-        """Ids and float32 rows (b, d), at most `batch_rows` at a time, in order; no more than that is in memory."""
+        """Ids and float32 rows (b, d), at most `batch_rows` at a time, in order; no more than that is in memory.
+
+        Raises ArtifactError where a row holds NaN or infinity.
+        """
         ids, start = self.ids, 0
         for number, count in enumerate(self.counts):
             with (self.folder / _names(number)[0]).open("rb") as handle:
@@ -127,11 +124,16 @@ class Shards:
                 for first in range(0, count, batch_rows):
                     size = min(batch_rows, count - first)
                     flat = np.fromfile(handle, dtype=DTYPE, count=size * self.width)
-                    yield ids[start : start + size], flat.reshape(size, self.width).astype(np.float32)
+                    rows = flat.reshape(size, self.width).astype(np.float32)
+                    self._demand_finite(rows, range(start, start + size))
+                    yield ids[start : start + size], rows
                     start += size
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """float32 rows (len(indices), d) at those places, in that order. Raises IndexError outside 0 ≤ i < n."""
+        """float32 rows (len(indices), d) at those places, in that order.
+
+        Raises IndexError outside 0 ≤ i < n, ArtifactError where a row holds NaN or infinity.
+        """
         places = np.asarray(indices, dtype=np.int64)
         if len(places) and (places.min() < 0 or places.max() >= self.rows):
             raise IndexError(f"{self.folder}: rows 0 to {self.rows - 1}, asked for {places.min()} to {places.max()}")
@@ -142,6 +144,7 @@ class Shards:
             if len(here):
                 result[here] = self._matrix(number)[places[here] - first]
             first += count
+        self._demand_finite(result, places)
         return result
 
     def places(self, ids: Sequence[str]) -> np.ndarray:
@@ -151,6 +154,17 @@ class Shards:
         if missing is not None:
             raise ArtifactError(f"{self.folder}: no vector of record {missing!r}; embed again")
         return np.fromiter((place[row_id] for row_id in ids), dtype=np.int64, count=len(ids))
+
+    def _demand_finite(self, rows: np.ndarray, places: Sequence[int] | np.ndarray) -> None:
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(bad):
+            place = int(places[bad[0]])
+            shard = int(np.searchsorted(np.cumsum(self.counts), place, side="right"))
+            # Sets lie in artifacts/embed/<set>/<side>.
+            raise ArtifactError(
+                f"{self.folder / _names(shard)[0]}: the vector of {self.ids[place]!r} holds NaN or infinity;"
+                f" run `gapbridge embed {self.folder.parent.name}` again"
+            )
 
     @cached_property
     def _table(self) -> polars.DataFrame:
@@ -163,9 +177,9 @@ class Shards:
     def _matrix(self, number: int) -> np.memmap:
         path = self.folder / _names(number)[0]
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path}: cannot be read ({error}); embed again") from error
+            return np.lib.format.open_memmap(path, mode="r")
+        except (OSError, ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
+            raise ArtifactError(f"{path}: missing or damaged; embed again") from error
 
 
 def _names(number: int) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from gapbridge.corpus.pictures import BadPictureError, decode
@@ -54,7 +55,7 @@ class Predictor:
         try:
             model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True)
             processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ArtifactError(f"{folder}: cannot be opened ({_one_line(error)}); train it again") from error
         model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = processor.tokenizer
@@ -62,12 +63,22 @@ class Predictor:
         return cls(model, prompter, tokenizer, processor.image_processor, batch_size, max_new_tokens)
 
     def answers(
-        self, questions: Sequence[str], places: Sequence[int], visuals: Visuals, label: str | None
+        self,
+        questions: Sequence[str],
+        places: Sequence[int],
+        visuals: Visuals,
+        label: str | None,
+        names: Sequence[str] | None = None,
     ) -> list[str]:
-        """The raw answer to each question about the picture at its place, in order; `label` names the progress bar."""
+        """The raw answer to each question about the picture at its place, in order; `label` names the progress bar.
+
+        Raises InputError when a question holds a marker of the prompt, calling it by its name in `names`.
+        """
         wanted = list(zip(questions, places, strict=True))
         distinct = list(dict.fromkeys(wanted))
-        prompts = {question: self.prompt(question) for question in dict.fromkeys(questions)}
+        names = names or ["the question"] * len(questions)
+        named = dict(zip(reversed(questions), reversed(names), strict=True))
+        prompts = {question: self.prompt(question, name) for question, name in named.items()}
         distinct.sort(key=lambda pair: (len(prompts[pair[0]]), pair))
         found: dict[tuple[str, int], str] = {}
         with tqdm(total=len(wanted), desc=label, unit="answer", dynamic_ncols=True, disable=label is None) as progress:
@@ -79,9 +90,9 @@ class Predictor:
             progress.update(len(wanted) - len(distinct))
         return [found[pair] for pair in wanted]
 
-    def prompt(self, question: str) -> list[int]:
-        """Ids of `question` about a picture, up to where the answer begins."""
-        return self.prompter.ask(question, visual_tokens=self.model.config.visual_tokens)
+    def prompt(self, question: str, name: str = "the question") -> list[int]:
+        """Ids of `question` about a picture, up to where the answer begins; errors call it by `name`."""
+        return self.prompter.ask(question, visual_tokens=self.model.config.visual_tokens, name=name)
 
     def embedded(self, vectors: np.ndarray) -> Visuals:
         """Pictures given as unit vectors (n, d)."""
@@ -157,4 +168,4 @@ def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tens
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error).split())[:200]

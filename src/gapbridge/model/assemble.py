@@ -33,6 +33,8 @@ class ImageTower:
     """open_clip's `model_cfg`."""
     preprocess_cfg: dict[str, Any]
     """open_clip's `preprocess_cfg`."""
+    fingerprint: str | None = None
+    """The encoder's, where it is known."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,11 @@ def _config(
 ) -> GapbridgeConfig:
     pictures = {}
     if tower:
-        pictures = {"image_size": _image_size(tower.preprocess_cfg), "architecture": tower.architecture}
+        pictures = {
+            "image_size": _image_size(tower.preprocess_cfg),
+            "architecture": tower.architecture,
+            "encoder_fingerprint": tower.fingerprint,
+        }
     return GapbridgeConfig(
         vision_config=GapbridgeVisionConfig(hidden_size=width, **pictures),
         text_config=language_model.config.get_text_config(),

@@ -25,6 +25,8 @@ class GapbridgeVisionConfig(PreTrainedConfig):
     """Width d of the vector."""
     image_size: int = 64
     architecture: dict[str, Any] | None = None
+    encoder_fingerprint: str | None = None
+    """Of the encoder whose vectors the model learned to read."""
 
 
 @strict

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from gapbridge.artifacts import file_digest, read_json, write_json
 from gapbridge.errors import ArtifactError, InputError
@@ -101,7 +102,7 @@ def _open(source: Path) -> tuple[Any, Any]:
         model = AutoModelForCausalLM.from_pretrained(
             source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(f"{source}: does not open as a causal language model ({reason})") from error
     hide_kernel_notice()

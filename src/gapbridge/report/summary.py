@@ -1,7 +1,7 @@
 """The short table that a run ends with."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,18 @@ _MODEL = Path("artifacts/instruct")
 def table(workspace: Path) -> str:
     """Scores beside their floors, the gap before and after, where everything lies, what to try next.
 
-    Raises ArtifactError when the evaluation or the alignment has not run yet.
+    Raises ArtifactError when the evaluation or the alignment has not run yet, or left other figures.
     """
-    evaluate = artifacts.read_json(workspace / "metrics" / "evaluate.json")
-    realign = artifacts.read_json(workspace / "metrics" / "realign.json")
-    return "\n".join([*_scores(evaluate), "", *_gap(realign), "", *_places(workspace)])
+    parts = [_told(workspace, "evaluate", _scores), _told(workspace, "realign", _gap), _places(workspace)]
+    return "\n\n".join("\n".join(part) for part in parts)
+
+
+def _told(workspace: Path, stage: str, tell: Callable[[Mapping[str, Any]], list[str]]) -> list[str]:
+    path = workspace / "metrics" / f"{stage}.json"
+    try:
+        return tell(artifacts.read_json(path))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{path}: not the figures of {stage}; run `gapbridge {stage}` again") from error
 
 
 def _scores(evaluate: Mapping[str, Any]) -> list[str]:

@@ -40,11 +40,11 @@ def run(stage: StageRun) -> dict[str, Any]:
 def _embed_pictures(
     encoder: Encoder, manifest: polars.DataFrame, pictures: Pictures, stage: StageRun, encoding: Encoding
 ) -> dict[str, int]:
-    locators = manifest["image"].to_list()
+    locators, digests = manifest["image"].to_list(), manifest["sha256"].to_list()
     return embed_images(
         encoder,
         _records(manifest, "sha256"),
-        lambda record: pictures.load(locators[record]),
+        lambda record: pictures.load(locators[record], digests[record]),
         stage.out / "images",
         encoding,
     )

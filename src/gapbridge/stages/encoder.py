@@ -88,8 +88,9 @@ def _pairs(stage: StageRun, name: str, manifest: polars.DataFrame, architecture:
 def _load(stage: StageRun, name: str, manifest: polars.DataFrame) -> Iterator[Image.Image]:
     root: Path = stage.workspace / stage.params.sources.root
     pictures = Pictures(stage.artifact("ingest", name), root)
-    for locator in tqdm(manifest["image"], desc=f"read {name}", unit="picture", mininterval=1):
-        yield pictures.load(locator)
+    files = manifest.select("image", "sha256").iter_rows()
+    for locator, sha256 in tqdm(files, desc=f"read {name}", total=manifest.height, unit="picture", mininterval=1):
+        yield pictures.load(locator, sha256)
 
 
 def _architecture(settings: EncoderParams) -> Architecture:

@@ -8,6 +8,7 @@ from polars import DataFrame
 
 from gapbridge.corpus.manifest import read_manifest
 from gapbridge.embeddings.shards import Shards
+from gapbridge.errors import ArtifactError
 from gapbridge.evaluate.benchmarks import rules_for
 from gapbridge.evaluate.blind import mean_image
 from gapbridge.evaluate.predict import Predictor
@@ -15,6 +16,7 @@ from gapbridge.evaluate.predictions import BLIND, SEEING, write_predictions
 from gapbridge.evaluate.protocol import Graded, Item, Rules, grade
 from gapbridge.evaluate.scores import benchmark_figures, whole_figures
 from gapbridge.stages.runner import StageRun
+from gapbridge.train.prompts import record_names
 
 
 def run(stage: StageRun) -> dict[str, Any]:
@@ -26,13 +28,23 @@ def run(stage: StageRun) -> dict[str, Any]:
     images = Shards.open(stage.artifact("embed", "images", "images"))
     pictures = Shards.open(stage.artifact("embed", "benchmark", "images"), images.fingerprint, images.width)
     predictor = Predictor.load(stage.artifact("instruct"), settings.batch_size, settings.max_new_tokens)
-    questions = [item.question for item in items]
-    rows = pictures.places([item.item_id for item in items])
+    _demand_same_encoder(predictor, images)
+    ids, questions = [item.item_id for item in items], [item.question for item in items]
+    places = _one_row_a_picture(manifest["sha256"], pictures.places(ids))
     visuals = predictor.embedded(pictures.read(range(pictures.rows)))
-    seeing = predictor.answers(questions, _one_row_a_picture(manifest["sha256"], rows), visuals, "answers")
+    seeing = predictor.answers(questions, places, visuals, "answers", record_names("benchmark", ids))
     nothing = predictor.embedded(mean_image(images)[None])
     blind = predictor.answers(questions, [0] * len(items), nothing, "answers, blind")
     return _score(stage, items, seeing, blind)
+
+
+def _demand_same_encoder(predictor: Predictor, vectors: Shards) -> None:
+    fingerprint = predictor.model.config.vision_config.encoder_fingerprint
+    if fingerprint != vectors.fingerprint:
+        raise ArtifactError(
+            f"artifacts/instruct: reads vectors of encoder {fingerprint}, those embedded come from"
+            f" {vectors.fingerprint}; run `dvc repro instruct`"
+        )
 
 
 def benchmark_items(manifest: DataFrame) -> list[Item]:

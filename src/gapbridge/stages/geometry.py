@@ -15,12 +15,14 @@ import polars
 from gapbridge import artifacts
 from gapbridge.align import Alignment
 from gapbridge.embeddings.shards import Shards
+from gapbridge.errors import InputError
 from gapbridge.geometry import gap, spectrum
 from gapbridge.stages.runner import StageRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_NO_SPREAD = 1e-12
 SIDES = ("image", "text", "aligned")
 
 
@@ -32,6 +34,7 @@ def run(stage: StageRun) -> dict[str, Any]:
     probe = _probe(stage, alignment)
     clouds = _clouds(images, texts, alignment, stage.params.geometry.rows, stage.params.seed)
     spectra = {side: spectrum.covariance_spectrum(clouds[side]) for side in SIDES}
+    _demand_spread(spectra)
     shapes = {side: _shape(spectra[side]) for side in SIDES}
     _write_spectra(stage.out, spectra, {side: shapes[side]["power_law_exponent"] for side in SIDES})
     _write_plane(stage.out, clouds)
@@ -79,6 +82,13 @@ def _clouds(images: Shards, texts: Shards, alignment: Alignment, rows: int, seed
 def _sample(total: int, rows: int, seed: int) -> np.ndarray:
     chosen = np.random.default_rng(seed).choice(total, size=min(rows, total), replace=False)
     return np.sort(chosen)
+
+
+def _demand_spread(spectra: dict[str, np.ndarray]) -> None:
+    for side, eigenvalues in spectra.items():
+        # Equal rows leave rounding in place of zeros.
+        if eigenvalues[0] < _NO_SPREAD or not (eigenvalues[1:] > spectrum.NEGLIGIBLE * eigenvalues[0]).any():
+            raise InputError(f"geometry: the {side} vectors lie on a point or a line; give contents that differ more")
 
 
 def _shape(eigenvalues: np.ndarray) -> dict[str, float]:

@@ -20,7 +20,7 @@ from gapbridge.stages.pretrain import course_of
 from gapbridge.stages.runner import StageRun
 from gapbridge.train.batches import Vectors, packs_exactly
 from gapbridge.train.examples import AlignedTextVectors, ImageVectors, dialogue_examples
-from gapbridge.train.prompts import Prompter
+from gapbridge.train.prompts import Prompter, record_names
 from gapbridge.train.tokens import IMAGE_TOKEN
 from gapbridge.train.visual import Material, groups_of, load_adapter, read_card, train
 
@@ -58,14 +58,15 @@ def _tower(stage: StageRun, fingerprint: str) -> ImageTower:
     encoder = load_encoder(stage.artifact("encoder"), threads=stage.params.instruct.threads)
     if encoder.fingerprint != fingerprint:
         raise ArtifactError("artifacts/encoder: not the encoder that the adapter was trained for; run pretrain again")
-    return ImageTower(encoder.visual, encoder.architecture, encoder.preprocess_cfg)
+    return ImageTower(encoder.visual, encoder.architecture, encoder.preprocess_cfg, fingerprint)
 
 
 def _material(stage: StageRun, alignment: Alignment, prompter: Prompter, visual_tokens: int, packed: bool) -> Material:
     manifest = read_manifest(stage.artifact("ingest", "instruct"))
+    ids, turns = manifest["id"].to_list(), manifest["turns"].to_list()
     shards, vectors = _vectors(stage, alignment)
-    examples = dialogue_examples(prompter, manifest["turns"].to_list(), visual_tokens)
-    return Material(examples, manifest["group_id"].to_list(), vectors, shards.places(manifest["id"].to_list()), packed)
+    examples = dialogue_examples(prompter, turns, visual_tokens, record_names("instruct", ids))
+    return Material(examples, manifest["group_id"].to_list(), vectors, shards.places(ids), packed)
 
 
 def _vectors(stage: StageRun, alignment: Alignment) -> tuple[Shards, Vectors]:

@@ -11,16 +11,16 @@ import torch
 
 from gapbridge.align.alignment import Alignment
 from gapbridge.corpus.manifest import read_manifest
-from gapbridge.embeddings.encoders import best_device
+from gapbridge.embeddings.encoders import best_device, read_about
 from gapbridge.embeddings.shards import Shards
-from gapbridge.errors import InputError
+from gapbridge.errors import ArtifactError, InputError
 from gapbridge.model.assemble import AdapterShape, ImageCap, assemble, placeholder
 from gapbridge.model.llm import load_llm
 from gapbridge.params import Checkpointing, Optimiser
 from gapbridge.stages.runner import StageRun
 from gapbridge.train.batches import packs_exactly
 from gapbridge.train.examples import AlignedTextVectors, ImageVectors, caption_examples
-from gapbridge.train.prompts import Prompter
+from gapbridge.train.prompts import Prompter, record_names
 from gapbridge.train.tokens import IMAGE_TOKEN
 from gapbridge.train.visual import Course, Material, groups_of, save_adapter, train
 
@@ -31,6 +31,8 @@ def run(stage: StageRun) -> dict[str, Any]:
     torch.set_num_threads(settings.threads)
     llm, tokenizer = load_llm(stage.artifact("llm"))
     alignment = Alignment.load(stage.artifact("realign"))
+    if alignment.fingerprint != read_about(stage.artifact("encoder"))["fingerprint"]:
+        raise ArtifactError("artifacts/realign: of another encoder than artifacts/encoder; run embed and realign again")
     shape = AdapterShape(**settings.adapter.model_dump())
     image_token_id = placeholder(tokenizer, IMAGE_TOKEN)
     cap = ImageCap(alignment.image_mean, alignment.image_std)
@@ -78,11 +80,12 @@ def _material(stage: StageRun, alignment: Alignment, prompter: Prompter, packed:
             "pretrain.source paired_image: the pictures have no captions; set sources.images.captions to true"
         )
     shards = Shards.open(stage.artifact("embed", name, name), alignment.fingerprint, alignment.width)
-    examples = caption_examples(
-        prompter, manifest[column].to_list(), settings.instruction, settings.adapter.visual_tokens
-    )
+    ids, texts = manifest["id"].to_list(), manifest[column].to_list()
+    prompter.ask(settings.instruction, name="pretrain.instruction")  # refused by its own name, not by the first text's
+    visual_tokens = settings.adapter.visual_tokens
+    examples = caption_examples(prompter, texts, settings.instruction, visual_tokens, record_names(name, ids))
     vectors = ImageVectors(shards) if paired else AlignedTextVectors(shards, alignment)
-    return Material(examples, manifest["group_id"].to_list(), vectors, shards.places(manifest["id"].to_list()), packed)
+    return Material(examples, manifest["group_id"].to_list(), vectors, shards.places(ids), packed)
 
 
 def _shrink_frozen(language_model: torch.nn.Module) -> None:

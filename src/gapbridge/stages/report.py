@@ -57,11 +57,11 @@ def run(stage: StageRun) -> dict[str, Any]:
 def _write_gallery(stage: StageRun) -> list[gallery.Exhibit]:
     folder = stage.artifact("ingest", "benchmark")
     manifest = read_manifest(folder)
-    locators = dict(zip(manifest["id"], manifest["image"], strict=True))
+    files = {item_id: file for item_id, *file in manifest.select("id", "image", "sha256").iter_rows()}
     pictures = Pictures(folder, stage.workspace / stage.params.sources.root)
     predictions = read_predictions(stage.artifact("evaluate", SEEING))
     drawn = gallery.draw(predictions, stage.params.report.gallery, stage.params.seed)
-    return gallery.write_gallery(stage.out, drawn, lambda item_id: pictures.load(locators[item_id]))
+    return gallery.write_gallery(stage.out, drawn, lambda item_id: pictures.load(*files[item_id]))
 
 
 def _losses(stage: StageRun) -> dict[str, DataFrame]:

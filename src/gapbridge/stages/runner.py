@@ -4,6 +4,7 @@ import ctypes
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ from gapbridge import artifacts
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.params import Params, load_params
 from gapbridge.stages import EMBED_SETS, SEVERAL_PROCESSES, STAGES
-from gapbridge.tracking import Tracker, open_tracker
+from gapbridge.tracking import Tracker, flatten, open_tracker
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,22 @@ class StageRun:
 def cache_root() -> Path:
     """Where vectors are remembered across runs and workspaces: `GAPBRIDGE_CACHE`, or the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gapbridge"
-    return Path(os.environ.get("GAPBRIDGE_CACHE", default)).expanduser()
+    return _folder("GAPBRIDGE_CACHE", default)
 
 
 def scratch_root() -> Path:
     """Where unfinished work is kept: `GAPBRIDGE_SCRATCH`, or a folder in the cache."""
-    return Path(os.environ.get("GAPBRIDGE_SCRATCH", cache_root() / "scratch")).expanduser()
+    return _folder("GAPBRIDGE_SCRATCH", cache_root() / "scratch")
+
+
+def _folder(variable: str, default: Path) -> Path:
+    """The folder that the environment names, made if need be."""
+    path = Path(os.environ.get(variable, default)).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{variable}: {path} cannot be a folder ({error.strerror}); name another") from error
+    return path
 
 
 def run_stage(name: str, item: str | None = None, workspace: Path | None = None) -> dict[str, Any]:
@@ -92,7 +103,8 @@ def run_stage(name: str, item: str | None = None, workspace: Path | None = None)
     ):
         with artifacts.fresh_folder(target) as out:
             metrics = run(StageRun(name, item, params, workspace, out, scratch, tracker))
-        artifacts.write_json(_metrics_path(workspace, name, item), metrics)
+            figures = _as_json(label, metrics)  # before `out` takes its place
+        artifacts.write_bytes(_metrics_path(workspace, name, item), figures)
         tracker.finish({out: workspace / out for out in declared.outs}, metrics)
     return metrics
 
@@ -132,6 +144,15 @@ def _code_digest(path: Path) -> str:
     files = [path] if path.is_file() else sorted(path.rglob("*.py"))
     listing = [[file.name, artifacts.file_digest(file)] for file in files]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+
+
+def _as_json(label: str, metrics: Mapping[str, Any]) -> bytes:
+    try:
+        return artifacts.json_bytes(metrics)
+    except ValueError as error:
+        numbers = ((key, value) for key, value in flatten(metrics).items() if isinstance(value, float))
+        name = next((key for key, value in numbers if not math.isfinite(value)), "a figure")
+        raise ArtifactError(f"{label}: {name} is not a finite number; look at its inputs and params") from error
 
 
 def _metrics_path(workspace: Path, name: str, item: str | None) -> Path:

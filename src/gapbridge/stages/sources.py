@@ -82,16 +82,9 @@ def _files(root: Path, name: str, source: Source) -> Iterator[Path]:
     """The files of one source, sorted: the file itself or those in its folder, then those in its pictures' folder."""
     if source.path is None:
         return
-    yield from _below(_existing(root, f"sources.{name}.path", source.path))
+    yield from _below(artifacts.source_path(root, source.path, f"sources.{name}.path"))
     if source.images is not None:
-        yield from _below(_existing(root, f"sources.{name}.images", source.images))
-
-
-def _existing(root: Path, key: str, relative: str) -> Path:
-    found = artifacts.inside(root, relative)
-    if not found.exists():
-        raise InputError(f"{key}: {relative} does not exist in {root}; mend the path or sources.root")
-    return found
+        yield from _below(artifacts.source_path(root, source.images, f"sources.{name}.images"))
 
 
 def _below(path: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from gapbridge.train.prompts import Dialogue, Example, Prompter
+from gapbridge.train.prompts import Dialogue, Example, Prompter, record_names
 
 _WINDOW_BATCHES = 32  # samples of similar length are batched inside a window of so many batches
 
@@ -33,7 +33,9 @@ def dialogue(row: Mapping[str, Any]) -> Dialogue:
 
 def samples_of(tokenizer: Any, rows: Sequence[Mapping[str, Any]], context_weight: float) -> list[Sample]:
     """The records as samples, dialogues first, then plain texts."""
-    examples = Prompter(tokenizer).examples([dialogue(row) for row in rows if row["turns"]])
+    asked = [row for row in rows if row["turns"]]
+    names = record_names("llm", (row["id"] for row in asked))
+    examples = Prompter(tokenizer).examples([dialogue(row) for row in asked], names)
     texts = [row["text"] for row in rows if not row["turns"]]
     return [weighed(example, context_weight) for example in examples + _plain_texts(tokenizer, texts)]
 

@@ -43,17 +43,27 @@ class AlignedTextVectors:
         return self._alignment.apply(self._shards.read(places), self._ids[places])
 
 
-def caption_examples(prompter: Prompter, texts: Sequence[str], instruction: str, visual_tokens: int) -> list[Example]:
-    """Stage 1: the picture and `instruction`, answered by the text itself."""
-    return prompter.examples([Dialogue(((instruction, text),), visual_tokens=visual_tokens) for text in texts])
+def caption_examples(
+    prompter: Prompter,
+    texts: Sequence[str],
+    instruction: str,
+    visual_tokens: int,
+    names: Sequence[str] | None = None,
+) -> list[Example]:
+    """Stage 1: the picture and `instruction`, answered by the text itself; errors call the texts by `names` (n,)."""
+    dialogues = [Dialogue(((instruction, text),), visual_tokens=visual_tokens) for text in texts]
+    return prompter.examples(dialogues, names)
 
 
 def dialogue_examples(
-    prompter: Prompter, turns: Sequence[Sequence[Mapping[str, str]]], visual_tokens: int
+    prompter: Prompter,
+    turns: Sequence[Sequence[Mapping[str, str]]],
+    visual_tokens: int,
+    names: Sequence[str] | None = None,
 ) -> list[Example]:
-    """Stage 2: the picture and its turns of question and answer."""
+    """Stage 2: the picture and its turns of question and answer; errors call the dialogues by `names` (n,)."""
     dialogues = [tuple((turn["question"], turn["answer"]) for turn in one) for one in turns]
-    return prompter.examples([Dialogue(one, visual_tokens=visual_tokens) for one in dialogues])
+    return prompter.examples([Dialogue(one, visual_tokens=visual_tokens) for one in dialogues], names)
 
 
 def hold_out(groups: Sequence[str], rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -84,7 +84,7 @@ def train_language(
     scratch: Path | None,
     tracker: Metrics | None,
 ) -> Trained:
-    """Train a tokenizer and a model from records with the keys group_id, text, context and turns.
+    """Train a tokenizer and a model from records with the keys id, group_id, text, context and turns.
 
     One group in twenty is held out, for the loss and the reading accuracies.
     Raises InputError when there are too few groups or rows, TrainingError at the first loss that is no number.

@@ -12,7 +12,7 @@ Shapes: `t` tokens of one dialogue.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,11 @@ class Example:
     mask: np.ndarray
 
 
+def record_names(set_name: str, ids: Iterable[str]) -> list[str]:
+    """What errors call the dialogues of those records of a set."""
+    return [f"{set_name}: record {record_id!r}" for record_id in ids]
+
+
 class Prompter:
     """Renders dialogues and questions for one tokenizer.
 
@@ -65,13 +70,14 @@ class Prompter:
         self.end_id = self._find_end()
         """The token by which the model ends an answer; generation stops there."""
 
-    def examples(self, dialogues: Sequence[Dialogue]) -> list[Example]:
-        """Ids and masks of every dialogue, in order.
+    def examples(self, dialogues: Sequence[Dialogue], names: Sequence[str] | None = None) -> list[Example]:
+        """Ids and masks of every dialogue, in order; `names` says what errors call each one, else its place does.
 
-        Raises InputError, naming the dialogue by its place, when one has no turn or an empty content, holds a
-        marker of the template in its text, or when the template cannot be cut at the answers.
+        Raises InputError, naming the dialogue, when one has no turn or an empty content, holds a marker of the
+        template in its text, or when the template cannot be cut at the answers.
         """
-        contents = [self._contents(dialogue, f"dialogue {place}") for place, dialogue in enumerate(dialogues)]
+        names = names or [f"dialogue {place}" for place in range(len(dialogues))]
+        contents = [self._contents(dialogue, name) for dialogue, name in zip(dialogues, names, strict=True)]
         by_turns: dict[int, list[int]] = {}
         for place, texts in enumerate(contents):
             by_turns.setdefault(len(texts) // 2, []).append(place)
@@ -92,10 +98,14 @@ class Prompter:
         visual_tokens: int = 0,
         context: str | None = None,
         history: Sequence[tuple[str, str]] = (),
+        name: str = "the question",
     ) -> list[int]:
-        """Ids up to the place where the model answers `question`, after the turns of `history`."""
+        """Ids up to the place where the model answers `question`, after the turns of `history`.
+
+        Raises InputError as `examples` does, calling the question by `name`.
+        """
         dialogue = Dialogue((*history, (question, "-")), context, visual_tokens)
-        return self._encode(self._render(self._contents(dialogue, "the question")[:-1], prompt=True))
+        return self._encode(self._render(self._contents(dialogue, name)[:-1], prompt=True))
 
     def _contents(self, dialogue: Dialogue, where: str) -> list[str]:
         """Question, answer, question, … with the picture or the context before the first question."""

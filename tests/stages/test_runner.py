@@ -1,0 +1,32 @@
+"""What the runner promises of every stage: all of it is written, or nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gapbridge.errors import ArtifactError, InputError
+from gapbridge.stages import sources
+from gapbridge.stages.runner import StageRun, run_stage
+
+
+def test_figures_that_are_no_numbers_leave_what_was_there(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(stage: StageRun) -> dict[str, Any]:
+        (stage.out / "new").touch()
+        return {"texts": {"share": float("nan")}}
+
+    monkeypatch.setattr(sources, "run", run)
+    monkeypatch.setattr("gapbridge.tracking.start_mirror", lambda folder: None)
+    (workspace / "artifacts/sources").mkdir(parents=True)
+    with pytest.raises(ArtifactError, match=r"sources: texts\.share is not a finite number"):
+        run_stage("sources", workspace=workspace)
+    assert list((workspace / "artifacts").rglob("*")) == [workspace / "artifacts/sources"]
+    assert not (workspace / "metrics").exists()
+
+
+@pytest.mark.parametrize("variable", ["GAPBRIDGE_CACHE", "GAPBRIDGE_SCRATCH"])
+def test_a_file_in_place_of_a_cache_is_told(workspace: Path, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, str(workspace / "params.yaml"))
+    with pytest.raises(InputError, match=rf"{variable}: .*params\.yaml cannot be a folder"):
+        run_stage("sources", workspace=workspace)
+    assert not (workspace / "artifacts").exists()
