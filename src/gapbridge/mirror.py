@@ -59,7 +59,7 @@ def mirror_run(folder: Path, stage_process: int | None) -> None:
         run_id = run.info.run_id
         _send_params(client, run_id, record["params"])
         status = _follow(client, run_id, folder, stage_process)
-        _send_end(client, run_id, folder, status)
+        _send_end(client, run_id, status)
         client.set_terminated(run_id, status["status"], status["ended_ms"])
     (folder / "mirror.log").unlink(missing_ok=True)
 
@@ -107,7 +107,7 @@ def _send_metrics(client: Any, run_id: str, path: Path, sent_bytes: int) -> int:
     return sent_bytes + len(text)
 
 
-def _send_end(client: Any, run_id: str, folder: Path, status: Mapping[str, Any]) -> None:
+def _send_end(client: Any, run_id: str, status: Mapping[str, Any]) -> None:
     """Final metrics, output digests, figures and small files; the error of a run that failed."""
     from mlflow.entities import Metric, RunTag
 
@@ -125,8 +125,6 @@ def _send_end(client: Any, run_id: str, folder: Path, status: Mapping[str, Any])
             group = "figures" if path.suffix == ".png" else "files"
             relative = path.relative_to(location).parent
             client.log_artifact(run_id, str(path), (Path(group) / Path(name).name / relative).as_posix())
-    if (folder / "artifacts").exists():
-        client.log_artifacts(run_id, str(folder / "artifacts"), "logged")
 
 
 def _small_files(out: Path) -> list[Path]:

@@ -36,15 +36,12 @@ class Tracker(Protocol):
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Numbers at one step, kept in runs/<stage>/<run>/metrics.jsonl and sent to MLflow in batches."""
 
-    def log_artifact(self, path: Path) -> None:
-        """A file or folder to keep beside the run."""
-
     def finish(self, outs: Mapping[str, Path], metrics: Mapping[str, Any]) -> None:
         """The stage ended well: its outs by the names dvc.yaml gives them, and its final metrics."""
 
 
 class RunFolder:
-    """A Tracker that writes files: run.json, metrics.jsonl, artifacts/, and last of all status.json."""
+    """A Tracker that writes files: run.json, metrics.jsonl, and last of all status.json."""
 
     def __init__(self, workspace: Path, label: str, params: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
         name = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
@@ -61,15 +58,6 @@ class RunFolder:
         """Append one line; see Tracker."""
         line = {"step": step, "time_ms": _now_ms(), "values": {name: float(value) for name, value in values.items()}}
         self._metrics.write(json.dumps(line) + "\n")
-
-    def log_artifact(self, path: Path) -> None:
-        """Copy `path` beside the run; see Tracker."""
-        target = self.path / "artifacts" / path.name
-        if path.is_dir():
-            shutil.copytree(path, target, dirs_exist_ok=True)
-        else:
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, target)
 
     def finish(self, outs: Mapping[str, Path], metrics: Mapping[str, Any]) -> None:
         """Record digests and metrics of a good end; see Tracker."""

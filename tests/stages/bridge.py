@@ -51,9 +51,6 @@ class Notes:
         if self.stop_after is not None and step > self.stop_after:
             raise KeyboardInterrupt
 
-    def log_artifact(self, path: Path) -> None:
-        pass
-
     def finish(self, outs: Any, metrics: Any) -> None:
         pass
 

@@ -79,9 +79,6 @@ class SilentTracker:
     def log_metrics(self, values: Any, step: int) -> None:
         """Nothing."""
 
-    def log_artifact(self, path: Path) -> None:
-        """Nothing."""
-
     def finish(self, out: Path, metrics: Any) -> None:
         """Nothing."""
 

@@ -16,9 +16,6 @@ class Silent:
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         pass
 
-    def log_artifact(self, path: Path) -> None:
-        pass
-
     def finish(self, outs: Mapping[str, Path], metrics: Mapping[str, Any]) -> None:
         pass
 

@@ -8,8 +8,9 @@ from typing import Any
 from transformers import ProcessorMixin
 
 PICTURE_SEPARATOR = "\n"
-"""Between the placeholders and the text after them, as training writes it."""
-_DATE = "26 Jul 2024"
+"""Between the picture (or the text in its place) and the first question, in training and afterwards."""
+TEMPLATE_DATE = "26 Jul 2024"
+"""Llama-3 templates write today's date unless told another: the ids must not depend on the day."""
 
 # Language models' templates take plain strings and some write today's date: contents are made strings first, and
 # the day is fixed, since training fixed it too.
@@ -53,4 +54,4 @@ class GapbridgeProcessor(ProcessorMixin):
 
 def picture_template(chat_template: str, image_token: str) -> str:
     """A chat template that takes image parts, made of one that takes strings alone."""
-    return _FLATTEN % (_DATE, image_token, "\\n") + chat_template
+    return _FLATTEN % (TEMPLATE_DATE, image_token, "\\n") + chat_template

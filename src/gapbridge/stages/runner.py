@@ -166,9 +166,6 @@ class _Silence:
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Says nothing."""
 
-    def log_artifact(self, path: Path) -> None:
-        """Keeps nothing."""
-
     def finish(self, outs: Mapping[str, Path], metrics: Mapping[str, Any]) -> None:
         """Ends nothing."""
 

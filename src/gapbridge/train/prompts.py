@@ -19,12 +19,9 @@ from typing import Any
 import numpy as np
 
 from gapbridge.errors import InputError
+from gapbridge.model.processor import PICTURE_SEPARATOR, TEMPLATE_DATE
 from gapbridge.train.tokens import IMAGE_TOKEN
 
-SEPARATOR = "\n"
-"""Between the picture (or the text in its place) and the first question."""
-
-_DATE = "26 Jul 2024"  # Llama-3 templates write today's date unless told another: the ids must not depend on the day
 _COMPARED = 16
 _MARK = "gapbridge{}mark"
 
@@ -121,7 +118,7 @@ class Prompter:
             raise InputError(f"{where}: its text holds the marker {found.group()!r}; remove it")
         before = self._image_token * dialogue.visual_tokens or (dialogue.context or "").strip()
         if before:
-            texts[0] = before + SEPARATOR + texts[0]
+            texts[0] = before + PICTURE_SEPARATOR + texts[0]
         return texts
 
     def _render(self, contents: Sequence[str], prompt: bool = False) -> str:
@@ -129,7 +126,7 @@ class Prompter:
             {"role": "assistant" if place % 2 else "user", "content": text} for place, text in enumerate(contents)
         ]
         return self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=prompt, date_string=_DATE
+            messages, tokenize=False, add_generation_prompt=prompt, date_string=TEMPLATE_DATE
         )
 
     def _encode(self, text: str) -> list[int]:
