@@ -38,13 +38,13 @@ def test_edits_by_hand_are_kept_unless_forced(profiled: Path) -> None:
     apply_profile(profiled, "smoke")
     target.write_text(target.read_text() + "# a comment is no edit\n")
     apply_profile(profiled, "default")
-    edited = target.read_text().replace("seed: 0", "seed: 7")
+    edited = target.read_text().replace("seed: 1", "seed: 7")
     target.write_text(edited)
     with pytest.raises(InputError, match="--force"):
         apply_profile(profiled, "smoke")
     assert target.read_text() == edited
     apply_profile(profiled, "smoke", force=True)
-    assert load_params(target).seed == 0
+    assert load_params(target).seed == 1
 
 
 def test_an_unknown_profile_names_the_known_ones(profiled: Path) -> None:
