@@ -69,8 +69,8 @@ def test_on_a_gpu_the_frozen_weights_are_bf16_and_the_adapter_is_not(
     monkeypatch.setattr(pretrain, "train", train_as_a_gpu_would)
     stage = bridge.stage(ready, "pretrain")
     metrics = pretrain.run(stage)
-    losses = polars.read_parquet(stage.out / "losses.parquet")["loss"]
-    assert losses.tail(3).mean() < losses.head(3).mean() and not metrics["packed"]
+    heldout = polars.read_parquet(stage.out / "losses.parquet")["heldout"].drop_nulls()
+    assert heldout.is_finite().all() and heldout.len() == 2 and not metrics["packed"]
     assert {tensor.dtype for tensor in load_file(stage.out / "adapter.safetensors").values()} == {torch.float32}
 
 
