@@ -1,4 +1,4 @@
-"""What the flow costs over its bare stages: `python perf/flow_overhead.py --work DIR [--profile smoke]`.
+"""What the flow costs over its bare stages: `python -m perf.flow_overhead --work DIR [--profile smoke]`.
 
 Runs the chain from nothing twice, each in a workspace and with caches of its own: by the Prefect flow, and as bare
 `gapbridge STAGE` processes in the same order, as many at a time, without Prefect and DVC. Prints one JSON object.

@@ -125,3 +125,10 @@ def test_unknown_kinds_and_subsets_are_refused(random: np.random.Generator) -> N
         ask(TWO, "size", random)
     with pytest.raises(ValueError, match="near"):
         ask(TWO, "existence", random, "near")
+
+
+def test_the_language_model_reads_lists_as_well_as_sentences(random: np.random.Generator) -> None:
+    texts = [reading(TWO, random, 1)[0] for _ in range(40)]
+    lists = {text for text in texts if " , " in text and " on the " not in text and " at the " not in text}
+    assert lists == {" , ".join(thing.text for thing in order) for order in (TWO.things, TWO.things[::-1])}
+    assert 5 < sum(text in lists for text in texts) < 35
