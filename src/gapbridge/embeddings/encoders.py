@@ -132,12 +132,14 @@ def read_about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def pin_encoder(folder: Path, name: str | None, revision: str | None, text_template: str) -> OpenClipEncoder:
+def pin_encoder(
+    folder: Path, name: str | None, revision: str | None, text_template: str, device: str = "cpu"
+) -> OpenClipEncoder:
     """Write encoder.json into `folder`: for the pretrained encoder `name`, or (None) for the one stored in `folder`.
 
     Raises InputError for a name that open_clip cannot know, ArtifactError for weights that do not fit.
     """
-    encoder = open_pretrained(name or f"local-dir:{folder}", revision, text_template)
+    encoder = open_pretrained(name or f"local-dir:{folder}", revision, text_template, device)
     about = {
         "format_version": FORMAT_VERSION,
         "kind": "open_clip",

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from gapbridge.corpus.manifest import read_manifest
 from gapbridge.corpus.pictures import Pictures
-from gapbridge.embeddings.encoders import Encoder, best_device, load_encoder, pin_encoder
+from gapbridge.embeddings.encoders import Encoder, best_device, pin_encoder
 from gapbridge.errors import InputError
 from gapbridge.params import EncoderParams
 from gapbridge.stages.runner import StageRun
@@ -35,8 +35,8 @@ def run(stage: StageRun) -> dict[str, Any]:
     settings = stage.params.encoder
     torch.set_num_threads(settings.threads)
     figures = {} if settings.pretrained else _train(stage, settings)
-    pin_encoder(stage.out, settings.pretrained, settings.revision, settings.text_template)
-    return figures | _score(load_encoder(stage.out, device=best_device(), threads=settings.threads), stage)
+    named = settings.pretrained, settings.revision, settings.text_template
+    return figures | _score(pin_encoder(stage.out, *named, best_device()), stage)
 
 
 def _train(stage: StageRun, settings: EncoderParams) -> dict[str, Any]:
