@@ -185,6 +185,8 @@ class PretrainParams(Section):
     enabled: bool
     source: Literal["aligned_text", "paired_image"]
     instruction: Worded
+    noise: Annotated[float, Field(ge=0)]
+    """Length of Gaussian noise on every vector, over the spread √T of the images; 0 is the paper's own recipe."""
     threads: Positive
     adapter: AdapterParams
     training: Optimiser

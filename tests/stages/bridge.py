@@ -29,6 +29,7 @@ TRAINING = {"batch_size": 8, "learning_rate": 0.01, "weight_decay": 0.01, "warmu
 CHECKPOINT = {"every_steps": 4, "heldout_every_steps": 6, "heldout_rows": 8}
 PRETRAIN: dict[str, Any] = {
     "threads": 1,
+    "noise": 0.2,
     "adapter": {"hidden_size": 24, "visual_tokens": 3, "expansion": "heads"},
     "training": {"steps": 12, **TRAINING},
     "checkpoint": CHECKPOINT,

@@ -140,3 +140,43 @@ def test_labels_are_the_targets_and_nothing_else(packed: bool) -> None:
     assert batch["labels"][labelled].tolist() == [i for e in examples for i in e.ids[e.mask].tolist()]
     assert torch.equal(batch["labels"][labelled], batch["input_ids"][labelled])
     assert batch["targets"] == sum(int(example.mask.sum()) for example in examples)
+
+
+class UnitRows:
+    """Unit vectors (n, 64) that their place determines."""
+
+    def read(self, places: np.ndarray) -> np.ndarray:
+        rows = np.stack([np.random.default_rng(place).normal(size=64) for place in places])
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_noise_has_its_length_and_depends_on_seed_step_and_sample_alone() -> None:
+    def batches(noise: float) -> Batches:
+        return Batches(_examples(64), UnitRows(), np.arange(64), 64, seed=3, noise=noise)
+
+    clean, blurred = batches(0.0), batches(0.5)
+    one = blurred(0, 0, 1)["visual_embeds"]
+    assert torch.equal(one, batches(0.5)(0, 0, 1)["visual_embeds"])
+    torch.testing.assert_close(one.norm(dim=1), torch.ones(64))
+    # Orthogonal noise of length 0.5 turns a unit row by arctan 0.5.
+    cosines = (one * clean(0, 0, 1)["visual_embeds"]).sum(1)
+    assert cosines.mean().item() == pytest.approx(np.cos(np.arctan(0.5)), abs=0.02)
+    by_id = {tuple(row.tolist()): vector for row, vector in zip(blurred(0, 0, 1)["input_ids"], one, strict=True)}
+    for rank in (0, 1):
+        share = blurred(0, rank, 2)
+        for row, vector in zip(share["input_ids"], share["visual_embeds"], strict=True):
+            whole = next(other for ids, other in by_id.items() if ids[: len(row)] == tuple(row.tolist()))
+            torch.testing.assert_close(vector, whole)
+    later = {tuple(row.tolist()): vector for row, vector in zip(*_named(blurred(1, 0, 1)), strict=True)}
+    assert all((later[ids] - vector).norm() > 0.1 for ids, vector in by_id.items())
+
+
+def test_held_out_vectors_are_never_blurred() -> None:
+    noisy = Batches(_examples(20), UnitRows(), np.arange(20), 8, seed=3, noise=0.5)
+    clean = Batches(_examples(20), UnitRows(), np.arange(20), 8, seed=3)
+    for one, other in zip(noisy.in_order(), clean.in_order(), strict=True):
+        assert torch.equal(one["visual_embeds"], other["visual_embeds"])
+
+
+def _named(batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    return batch["input_ids"], batch["visual_embeds"]

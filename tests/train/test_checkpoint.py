@@ -8,13 +8,21 @@ from safetensors import safe_open
 
 from gapbridge.errors import ArtifactError
 from gapbridge.train import checkpoint
+from gapbridge.train.optimiser import Group, Optimiser
 
 from . import tiny
 
 
-def _trained() -> tuple[tiny.Plain, torch.optim.AdamW]:
+def _optimiser(model: torch.nn.Module) -> Optimiser:
+    """Muon for matrices, AdamW for the rest."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2]
+    others = [parameter for parameter in model.parameters() if parameter.ndim != 2]
+    return Optimiser([Group(matrices, 0.01, 0.1, muon=True), Group(others, 0.01, 0.0)], 0.98)
+
+
+def _trained() -> tuple[tiny.Plain, Optimiser]:
     model = tiny.Plain()
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    optimizer = _optimiser(model)
     tiny.loss_of(model, tiny.batch_of(0, 0, 1)).total.backward()
     optimizer.step()
     return model, optimizer
@@ -24,14 +32,15 @@ def test_it_brings_back_weights_moments_and_state(tmp_path: Path) -> None:
     model, optimizer = _trained()
     checkpoint.save(tmp_path / "c.safetensors", model, optimizer, {"losses": [0.1, 1 / 3]})
     other = tiny.Plain()
-    fresh = torch.optim.AdamW(other.parameters(), fused=True)
+    fresh = _optimiser(other)
     state = checkpoint.restore(tmp_path / "c.safetensors", other, fresh)
     assert state is not None
     assert state["losses"] == [0.1, 1 / 3]
     for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(mine, theirs)
-        for moment in ("step", "exp_avg", "exp_avg_sq"):
-            assert torch.equal(optimizer.state[mine][moment], fresh.state[theirs][moment])
+        names = {"momentum_buffer"} if mine.ndim == 2 else {"step", "exp_avg", "exp_avg_sq"}
+        assert set(optimizer.moments(mine)) == set(fresh.moments(theirs)) == names
+        assert all(torch.equal(optimizer.moments(mine)[name], fresh.moments(theirs)[name]) for name in names)
     assert [file.name for file in tmp_path.iterdir()] == ["c.safetensors"]
 
 
@@ -51,7 +60,7 @@ def test_a_damaged_or_strange_file_is_one_line(tmp_path: Path, damage: str) -> N
     else:
         target = tiny.Tiny()
     with pytest.raises(ArtifactError, match="delete it to start again") as raised:
-        checkpoint.restore(path, target, torch.optim.AdamW(target.parameters(), fused=True))
+        checkpoint.restore(path, target, _optimiser(target))
     assert "\n" not in str(raised.value)
 
 

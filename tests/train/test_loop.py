@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from gapbridge.errors import ArtifactError, TrainingError
-from gapbridge.train.loop import Group, History, Settings, StepLoss, fit
+from gapbridge.train.loop import History, Settings, StepLoss, fit
+from gapbridge.train.optimiser import Group
 
 from . import tiny
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gapbridge.train.loop import Group, History, Settings, StepLoss, fit
+from gapbridge.train.loop import History, Settings, StepLoss, fit
+from gapbridge.train.optimiser import Group
 
 SETTINGS = Settings(steps=12, warmup_fraction=0.2, checkpoint_every_steps=4, heldout_every_steps=5, seed=3)
 

@@ -67,12 +67,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
 
 
 def test_texts_say_what_the_scene_holds(tmp_path: Path) -> None:
-    for record in write("probe", 30, 0, "benchmark", tmp_path):
+    for record in write("probe", 30, 0, "benchmark", tmp_path) + write("texts", 400, 0, "", tmp_path):
         assert bound_attributes(record["text"]) == facts(SCENES[record["group_id"]])
-    whole = [
-        bound_attributes(one["text"]) == facts(SCENES[one["group_id"]]) for one in write("texts", 400, 0, "", tmp_path)
-    ]
-    assert 0.8 < sum(whole) / len(whole) < 1  # the others are short and leave the places out
 
 
 def test_the_encoders_groups_are_neighbours_and_know_how_many_things_they_show(tmp_path: Path) -> None:

@@ -85,7 +85,8 @@ def _material(stage: StageRun, alignment: Alignment, prompter: Prompter, packed:
     visual_tokens = settings.adapter.visual_tokens
     examples = caption_examples(prompter, texts, settings.instruction, visual_tokens, record_names(name, ids))
     vectors = ImageVectors(shards) if paired else AlignedTextVectors(shards, alignment)
-    return Material(examples, manifest["group_id"].to_list(), vectors, shards.places(ids), packed)
+    noise = settings.noise * alignment.image_trace**0.5
+    return Material(examples, manifest["group_id"].to_list(), vectors, shards.places(ids), packed, noise)
 
 
 def _shrink_frozen(language_model: torch.nn.Module) -> None:

@@ -35,6 +35,7 @@ class Batches:
     """`batch_of` of the training loop: the samples of `examples` (n,) with the vectors at `places` (n,).
 
     Every epoch sees every sample once; batches hold at most `batch_size` samples over all ranks, and nearly that.
+    `noise` is the root mean square length of Gaussian noise on each vector, anew in every epoch.
     """
 
     def __init__(
@@ -45,16 +46,17 @@ class Batches:
         batch_size: int,
         seed: int,
         packed: bool = False,
+        noise: float = 0.0,
     ) -> None:
         self._examples, self._vectors, self._places = examples, vectors, places
-        self._size, self._seed, self._packed = batch_size, seed, packed
+        self._size, self._seed, self._packed, self._noise = batch_size, seed, packed, noise
         self._lengths = np.array([len(example.ids) for example in examples])
         self.per_epoch = -(-len(examples) // batch_size)
         self._order = lru_cache(maxsize=2)(self._epoch)
 
     def __call__(self, step: int, rank: int, world: int) -> dict[str, Any]:
         """This rank's share of the step's batch: the tensors of `collate`."""
-        return self._collate(self.samples(step)[rank::world])
+        return self._collate(self.samples(step)[rank::world], step)
 
     def samples(self, step: int) -> np.ndarray:
         """Which samples the step sees, over all ranks."""
@@ -92,12 +94,25 @@ class Batches:
         """Nearly equal batches of at most `batch_size`: none so small that a rank would go without."""
         return np.array_split(samples, self.per_epoch)
 
-    def _collate(self, samples: np.ndarray) -> dict[str, Any]:
+    def _collate(self, samples: np.ndarray, step: int | None = None) -> dict[str, Any]:
         rows = _rows(self._lengths[samples], self._packed)
         order = samples[np.array([place for row in rows for place in row], dtype=np.int64)]
         chosen = [[self._examples[samples[place]] for place in row] for row in rows]
-        vectors = torch.from_numpy(self._vectors.read(self._places[order]))
-        return collate(chosen, self._packed) | {"visual_embeds": vectors}
+        vectors = self._vectors.read(self._places[order])
+        if self._noise and step is not None:
+            vectors = self._blurred(vectors, order, step)
+        return collate(chosen, self._packed) | {"visual_embeds": torch.from_numpy(vectors)}
+
+    def _blurred(self, vectors: np.ndarray, samples: np.ndarray, step: int) -> np.ndarray:
+        """Unit vectors (n, d) with noise that depends on (seed, step, sample), whatever rank draws it."""
+        noise = np.stack(
+            [
+                np.random.default_rng([self._seed, step, sample]).standard_normal(vectors.shape[1], dtype=np.float32)
+                for sample in samples
+            ]
+        )
+        blurred = vectors + noise * np.float32(self._noise / np.sqrt(vectors.shape[1]))
+        return blurred / np.linalg.norm(blurred, axis=1, keepdims=True)
 
 
 def collate(rows: Sequence[Sequence[Example]], packed: bool) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gapbridge import artifacts
-from gapbridge.train.loop import Group, History, Metrics, Settings, StepLoss, fit
+from gapbridge.train.loop import History, Metrics, Settings, StepLoss, fit
+from gapbridge.train.optimiser import Group
 from gapbridge.train.pairs import Batches, Mixing, Pairs, tokenize
 from gapbridge.train.tokens import train_tokenizer
 

@@ -25,7 +25,8 @@ from torch import nn
 from gapbridge.errors import InputError
 from gapbridge.model.llm import hide_kernel_notice
 from gapbridge.train.answers import batch_maker, dialogue, in_batches, runs_of, samples_of, weighed
-from gapbridge.train.loop import Group, History, Metrics, Settings, StepLoss, fit
+from gapbridge.train.loop import History, Metrics, Settings, StepLoss, fit
+from gapbridge.train.optimiser import Group
 from gapbridge.train.prompts import Prompter
 from gapbridge.train.tokens import train_tokenizer
 
@@ -188,13 +189,17 @@ def _texts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _groups(model: nn.Module, recipe: Recipe) -> list[Group]:
-    """Matrices decay, gains do not."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    gains = [parameter for parameter in model.parameters() if parameter.ndim < 2]
-    return [
-        Group(matrices, recipe.learning_rate, recipe.weight_decay),
-        Group(gains, recipe.learning_rate, 0.0),
-    ]
+    """The matrices inside go by Muon; embeddings, head and convolutions by AdamW. Matrices decay, gains do not."""
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    outside = {id(parameter) for name in ("embed_tokens", "lm_head") for parameter in _named(model, name)}
+    inside = [one for one in model.parameters() if one.ndim == 2 and id(one) not in outside]
+    matrices = [one for one in model.parameters() if one.ndim > 2 or id(one) in outside]
+    gains = [one for one in model.parameters() if one.ndim < 2]
+    return [Group(inside, rate, decay, muon=True), Group(matrices, rate, decay), Group(gains, rate, 0.0)]
+
+
+def _named(model: nn.Module, part: str) -> list[nn.Parameter]:
+    return [parameter for name, parameter in model.named_parameters() if part in name.split(".")]
 
 
 def _loss(model: Any, batch: Mapping[str, Any]) -> StepLoss:

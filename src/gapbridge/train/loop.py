@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from gapbridge.errors import ArtifactError, TrainingError
 from gapbridge.train import checkpoint, schedule
+from gapbridge.train.optimiser import Group, Optimiser
 
 _log = logging.getLogger(__name__)
 
@@ -39,14 +40,6 @@ class StepLoss(NamedTuple):
     tokens: int = 0
     """Useful tokens, for the throughput alone."""
     samples: int = 0
-
-
-class Group(NamedTuple):
-    """Parameters that share a learning rate; parameters in no group are frozen."""
-
-    parameters: Sequence[nn.Parameter]
-    learning_rate: float
-    weight_decay: float
 
 
 @dataclass(frozen=True)
@@ -159,11 +152,7 @@ class _Run:
         self.model = model.to(self.accelerator.device).train()
         model.requires_grad_(False)
         self.parameters = [parameter.requires_grad_(True) for group in groups for parameter in group.parameters]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": list(g.parameters), "lr": g.learning_rate, "weight_decay": g.weight_decay} for g in groups],
-            betas=(0.9, settings.beta2),
-            fused=True,
-        )
+        self.optimizer = Optimiser(groups, settings.beta2)
         self.base_rates = [group.learning_rate for group in groups]
         self.wrapped = self.accelerator.prepare_model(self.model) if self.accelerator.num_processes > 1 else self.model
 
@@ -182,7 +171,7 @@ class _Run:
         for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = base * rate
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         meter.step(step + 1, total / count, gradient, rate, tokens, samples)
         return total / count
 

@@ -18,7 +18,8 @@ from gapbridge.model.adapter import Adapter
 from gapbridge.model.vlm import GapbridgeForConditionalGeneration
 from gapbridge.train.batches import Batches, Vectors
 from gapbridge.train.examples import hold_out, target_loss
-from gapbridge.train.loop import Group, History, Metrics, Settings, fit
+from gapbridge.train.loop import History, Metrics, Settings, fit
+from gapbridge.train.optimiser import Group
 from gapbridge.train.prompts import Example
 
 FORMAT_VERSION = 1
@@ -30,7 +31,8 @@ _LAST_STEPS = 50
 class Material:
     """What there is to learn: `examples` (n,), their `groups` (n,), and where each one's vector lies.
 
-    `packed` lets several samples share a row, for models of which `batches.packs_exactly` is true.
+    `packed` lets several samples share a row, for models of which `batches.packs_exactly` is true; `noise` is the
+    root mean square length of noise on each vector.
     """
 
     examples: Sequence[Example]
@@ -38,6 +40,7 @@ class Material:
     vectors: Vectors
     places: np.ndarray
     packed: bool
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -138,4 +141,4 @@ def load_adapter(folder: Path, adapter: Adapter) -> None:
 def _batches(material: Material, chosen: np.ndarray, course: Course) -> Batches:
     examples = [material.examples[place] for place in chosen]
     places = material.places[chosen]
-    return Batches(examples, material.vectors, places, course.batch_size, course.seed, material.packed)
+    return Batches(examples, material.vectors, places, course.batch_size, course.seed, material.packed, material.noise)

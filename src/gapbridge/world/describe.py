@@ -23,7 +23,16 @@ BENCHMARKS = {
 }
 """The kind of question that each benchmark asks."""
 
-MIXTURE = {"describe": 1.5, "briefly": 0.3, "existence": 3.0, "color": 3.0, "shape": 1.5, "position": 3.0, "count": 0.3}
+MIXTURE = {
+    "describe": 1.5,
+    "briefly": 0.3,
+    "existence": 3.0,
+    "color": 3.0,
+    "shape": 1.5,
+    "placed": 3.0,
+    "position": 3.0,
+    "count": 0.3,
+}
 """Weights of the kinds in a dialogue."""
 
 SUBSETS = ("random", "half", "swapped")
@@ -31,7 +40,6 @@ SUBSETS = ("random", "half", "swapped")
 
 _TURNS = 5
 _MARKED_SHARE = 0.25  # of the questions end in a question mark, as people's do
-_PREPOSITIONS = {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}
 _LONG = ("a picture of {}", "there is {}", "{}")
 _NUMBERS = ("zero", "one", "two")
 _ATTEMPTS = 20
@@ -54,9 +62,12 @@ class Question:
         return {"question": self.question, "answer": self.answer}
 
 
-def caption(scene: Scene, random: Generator, short: bool = False) -> str:
-    """A sentence with every attribute of the scene; a `short` one leaves the places out."""
-    return _caption(_ordered(scene, random), random, short)
+def caption(scene: Scene, random: Generator, short: bool = False, shuffled: bool = False) -> str:
+    """A sentence with every attribute of the scene; a `short` one leaves the places out.
+
+    Things are named in the scene's own order, or in any order when `shuffled`.
+    """
+    return _caption(_ordered(scene, random) if shuffled else scene.things, random, short)
 
 
 def ask(scene: Scene, kind: str, random: Generator, subset: str | None = None) -> Question:
@@ -123,7 +134,7 @@ def _name(color: str, shape: str) -> str:
 
 
 def _clause(thing: Thing) -> str:
-    return f"{_name(thing.color, thing.shape)} {_PREPOSITIONS[thing.place]}"
+    return f"{_name(thing.color, thing.shape)} {thing.place}"
 
 
 def _caption(things: Sequence[Thing], random: Generator, short: bool) -> str:
@@ -154,6 +165,8 @@ def _ask(things: Sequence[Thing], kind: str, random: Generator, subset: str | No
         return Question(kind, f"what color is the {thing.shape}", thing.color)
     if kind == "shape":
         return Question(kind, f"what shape is the {thing.color} object", thing.shape)
+    if kind == "placed":
+        return _placed(things, random)
     if kind == "position":
         return Question(kind, f"where is the {thing.shape}", thing.place)
     if kind == "count":
@@ -178,6 +191,17 @@ def _existence(things: Sequence[Thing], random: Generator, subset: str | None) -
         (shape, color), answer = _choice(random, _denials(things, chosen)), "no"
     form = _choice(random, ("is there {}", "does the picture show {}"))
     return Question("existence", form.format(_name(color, shape)), answer, chosen)
+
+
+def _placed(things: Sequence[Thing], random: Generator) -> Question:
+    """Whether a thing is at a place; half the denials name another thing's place, the others any wrong one."""
+    thing = _choice(random, things)
+    place, answer = thing.place, "yes"
+    if random.random() < 0.5:
+        taken = [other.place for other in things if other is not thing]
+        wrong = taken if taken and random.random() < 0.5 else [one for one in PLACES if one != thing.place]
+        place, answer = _choice(random, wrong), "no"
+    return Question("placed", f"is there a {thing.shape} {place}", answer)
 
 
 def _denials(things: Sequence[Thing], subset: str) -> list[tuple[str, str]]:

@@ -24,7 +24,7 @@ Records = list[dict[str, Any]]
 EDITS = 3
 """Neighbours of a scene that stand beside it among the encoder's pairs."""
 SHORT_SHARE = 0.1
-"""Of the texts, and of the encoder's groups of a scene and its edits, have captions without places."""
+"""Of the encoder's groups of a scene and its edits, whose captions leave the places out."""
 SINGLE_SHARES = {"texts": 0.1, "images": 0.1, "probe": 0.1, "llm": 0.25, "instruct": 0.2}
 """Share of each set's rows that show one thing; the encoder's is `draw_with_edits`'s own."""
 BENCHMARK_SINGLE_SHARE, COUNT_SINGLE_SHARE = 0.2, 0.5
@@ -32,7 +32,7 @@ BENCHMARK_SINGLE_SHARE, COUNT_SINGLE_SHARE = 0.2, 0.5
 NOVEL_FRACTION = 0.25
 """Questions about novel scenes for each question about scenes like those in training."""
 INSTRUCT_TURNS = 3
-INSTRUCT_MIXTURE = {**MIXTURE, "describe": 3.0, "position": 5.0}
+INSTRUCT_MIXTURE = {**MIXTURE, "describe": 3.0, "placed": 1.0, "position": 5.0}
 """Places are what the model learns last to find in a picture."""
 
 
@@ -72,8 +72,7 @@ class _Draws:
         self.name = name
         self._key = (seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]))
         self.scenes = self._scenes(self.random(), rows)
-        share = SHORT_SHARE if name in ("texts", "encoder") else 0.0
-        self._short = self.random(0, 0).random(rows) < share
+        self._short = self.random(0, 0).random(rows) < SHORT_SHARE
 
     def random(self, *place: int) -> np.random.Generator:
         """The generator of one row, or of the whole set."""
@@ -90,8 +89,8 @@ class _Draws:
             yield row, scene, self.random(row)
 
     def is_short(self, row: int) -> bool:
-        """Whether the caption of this row leaves the places out; a group of edits is short as a whole."""
-        return bool(self._short[row // (EDITS + 1) if self.name == "encoder" else row])
+        """Whether the caption of this row leaves the places out; the encoder's alone do, each group as a whole."""
+        return self.name == "encoder" and bool(self._short[row // (EDITS + 1)])
 
 
 def _record(draws: _Draws, row: int, scene: Scene) -> dict[str, Any]:
@@ -99,10 +98,7 @@ def _record(draws: _Draws, row: int, scene: Scene) -> dict[str, Any]:
 
 
 def _texts(draws: _Draws) -> Records:
-    return [
-        {**_record(draws, row, scene), "text": caption(scene, random, draws.is_short(row))}
-        for row, scene, random in draws
-    ]
+    return [{**_record(draws, row, scene), "text": caption(scene, random)} for row, scene, random in draws]
 
 
 def _language(draws: _Draws) -> Records:
@@ -118,7 +114,8 @@ def _image(draws: _Draws, row: int, scene: Scene, random: np.random.Generator) -
 
 
 def _pair(draws: _Draws, row: int, scene: Scene, random: np.random.Generator) -> dict[str, Any]:
-    return {"text": caption(scene, random, draws.is_short(row)), "objects": len(scene.things)}
+    text = caption(scene, random, draws.is_short(row), shuffled=draws.name == "encoder")
+    return {"text": text, "objects": len(scene.things)}
 
 
 def _dialogue(draws: _Draws, row: int, scene: Scene, random: np.random.Generator) -> dict[str, Any]:
