@@ -59,13 +59,22 @@ for _stage in STAGES:
     cli.add_command(_stage_command(_stage))
 
 
-@cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def align(arguments: tuple[str, ...]) -> None:
-    """Fit the alignment on matrices of your own."""
-    from gapbridge.align_cli import align as commands
+def _passed_on(name: str, purpose: str) -> click.Command:
+    """A command whose options are known to gapbridge.align_cli alone, which is imported when it is called."""
 
-    commands.main(list(arguments), prog_name="gapbridge align")
+    def run(arguments: tuple[str, ...]) -> None:
+        from gapbridge import align_cli
+
+        getattr(align_cli, name).main(list(arguments), prog_name=f"gapbridge {name}")
+
+    settings = {"ignore_unknown_options": True, "help_option_names": []}
+    arguments = [click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)]
+    return click.Command(name, callback=run, params=list(arguments), help=purpose, context_settings=settings)
+
+
+cli.add_command(_passed_on("align", "Fit and apply the alignment on vectors of your own."))
+cli.add_command(_passed_on("gap", "Diagnose the gap between vectors of your own, with pictures and a page."))
+cli.add_command(_passed_on("drift", "Say whether an alignment still fits new vectors."))
 
 
 @cli.command()

@@ -150,9 +150,13 @@ class EmbedParams(Section):
 class RealignParams(Section):
     """How the text side is moved onto the image side."""
 
-    method: Literal["none", "anchor", "anchor_trace", "realign"]
+    method: Literal["none", "anchor", "mean_shift", "anchor_trace", "realign", "c3", "blockwise"]
     holdout: Fraction
     """Of the groups; kept out of the statistics and used to measure the gap."""
+    centroid_iterations: Positive
+    """Centroid steps of `realign` and `blockwise`; more than one end where the held-out gap stops falling."""
+    noise: Annotated[float, Field(ge=0)]
+    """Root mean square length of the noise of `c3`."""
 
 
 class GeometryParams(Section):

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from gapbridge.drawing.html import figure, percent
 from gapbridge.errors import ArtifactError
 from gapbridge.report import figures
 from gapbridge.report.card import model_card
-from gapbridge.report.facts import Recipe, figure, percent, read_metrics
+from gapbridge.report.facts import Recipe, read_metrics
 from gapbridge.report.gallery import draw, read_gallery, write_gallery
 from gapbridge.report.page import Story, render
 from gapbridge.report.summary import table

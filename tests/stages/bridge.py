@@ -122,7 +122,7 @@ def _pictured(number: int) -> dict[str, Any]:
 def _align(workspace: Path) -> None:
     texts, images = (Shards.open(workspace / "artifacts/embed" / name / name) for name in ("texts", "images"))
     sides = [Side(shards.read(range(shards.rows)), shards.groups) for shards in (texts, images)]
-    alignment, _ = fit_held_out(*sides, method="realign", holdout=0.1, seed=0, fingerprint="f", sources={})
+    alignment = fit_held_out(*sides)[0].with_origin("f", {})
     folder = workspace / "artifacts/realign"
     folder.mkdir()
     alignment.save(folder)

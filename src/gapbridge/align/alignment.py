@@ -1,12 +1,13 @@
 """The frozen result of a fit: it moves text vectors to where image vectors lie, and lives in a small folder.
 
-Shapes: `n` rows, `d` width.
+Shapes: `n` rows, `d` width, `k` centroid steps.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -17,10 +18,22 @@ from gapbridge.align.methods import RECIPES
 from gapbridge.align.rows import unit_rows
 from gapbridge.errors import ArtifactError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SETTINGS_FILE = "alignment.json"
 TENSORS_FILE = "alignment.safetensors"
-_VECTORS = ("text_mean", "image_mean", "image_std", "drift_mean")
+_MEANS = ("text_mean", "image_mean", "image_std")
+_TENSORS = (*_MEANS, "drift_means", "transform")
+
+
+class Moved(NamedTuple):
+    """Aligned rows as `own` (n,) times `residuals` (n, d) plus `shared` (n, 1 + k) times a fixed basis (1 + k, d).
+
+    Their sums and their rows follow by one matrix product, without a temporary the size of the rows a step.
+    """
+
+    residuals: np.ndarray
+    own: np.ndarray
+    shared: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +47,15 @@ class Alignment:
     """(d,) mean of the unit images."""
     image_std: np.ndarray
     """(d,) standard deviation of the unit images; models scale their inputs by it."""
-    drift_mean: np.ndarray | None
-    """(d,) where the projection left the texts' centroid; None for methods that do not recentre."""
+    drift_means: np.ndarray
+    """(k, d) where each projection left the texts' centroid; k is 0 for methods that do not recentre."""
+    transform: np.ndarray | None
+    """(d, d) of `blockwise`: whitening and colouring of the residuals; None elsewhere."""
     scale: float
+    noise: float
+    """Root mean square length of the noise of `c3`; 0 elsewhere."""
+    seed: int
+    """Of the noise."""
     text_trace: float
     image_trace: float
     text_count: int
@@ -63,33 +82,86 @@ class Alignment:
         if len(row_ids) != len(rows):
             raise ValueError(f"{len(rows)} rows with {len(row_ids)} ids")
         self.require(width=rows.shape[-1])
-        return self.move(unit_rows(rows, "texts to align")[0]).astype(np.float32)
+        return self.move(unit_rows(rows, "texts to align")[0], row_ids).astype(np.float32)
 
-    def move(self, units: np.ndarray) -> np.ndarray:
-        """The steps themselves on float64 unit rows (n, d), without rounding (arXiv 2602.07026 §4.2)."""
+    def move(
+        self, units: np.ndarray, row_ids: Sequence[str] | np.ndarray | None = None, overwrite: bool = False
+    ) -> np.ndarray:
+        """The steps themselves on float64 unit rows (n, d), without rounding (arXiv 2602.07026 §4.2).
+
+        With `overwrite` the rows given are used up. Raises ValueError where the method adds noise and `row_ids` are
+        missing.
+        """
         if not RECIPES[self.method].anchors:
             return units
-        moved = _project(self.image_mean + self.scale * (units - self.text_mean))
-        if self.drift_mean is None:
-            return moved
-        return _project(moved - self.drift_mean + self.image_mean)
+        moved = self.steps(units if overwrite else units.copy(), row_ids)
+        rows = moved.residuals
+        rows *= moved.own[:, None]
+        rows += moved.shared @ self.basis
+        return rows
+
+    def moved_sum(self, units: np.ndarray, row_ids: Sequence[str] | np.ndarray | None = None) -> np.ndarray:
+        """Sum (d,) of the aligned rows of float64 unit rows (n, d), which are overwritten."""
+        if not RECIPES[self.method].anchors:
+            return units.sum(axis=0)
+        moved = self.steps(units, row_ids)
+        total: np.ndarray = moved.own @ moved.residuals + moved.shared.sum(axis=0) @ self.basis
+        return total
+
+    @property
+    def basis(self) -> np.ndarray:
+        """(1 + k, d) the image mean, then the shift of each centroid step."""
+        return np.concatenate([self.image_mean[None], self.image_mean - self.drift_means])
+
+    def steps(self, units: np.ndarray, row_ids: Sequence[str] | np.ndarray | None = None) -> Moved:
+        """Every step on float64 unit rows (n, d), which become the residuals in place.
+
+        Each step only adds a fixed vector or divides a row by its length, and lengths follow from inner products:
+        no step after the first has to touch the rows.
+        """
+        residuals = units
+        residuals -= self.text_mean
+        if self.transform is not None:
+            residuals = residuals @ self.transform
+        if self.noise:
+            if row_ids is None:
+                raise ValueError(f"{self.method} adds noise, which is drawn from the ids of the rows")
+            residuals += noise(row_ids, self.width, self.noise, self.seed)
+        basis = self.basis
+        squares = np.einsum("nd,nd->n", residuals, residuals)
+        products, gram = residuals @ basis.T, basis @ basis.T
+        own, shared = np.full(len(units), self.scale), np.zeros((len(units), len(basis)))
+        for step in range(len(basis)):
+            shared[:, step] = 1.0
+            length = np.sqrt(
+                own**2 * squares
+                + 2 * own * np.einsum("nk,nk->n", shared, products)
+                + np.einsum("nk,nk->n", shared @ gram, shared)
+            )
+            own /= length
+            shared /= length[:, None]
+        return Moved(residuals, own, shared)
 
     def recentred(self, drift_mean: np.ndarray) -> "Alignment":
-        """This alignment with its last step: the centroid (d,) that `move` left goes to the image mean."""
-        return replace(self, drift_mean=drift_mean)
+        """This alignment with one more centroid step: where `move` left the centroid (d,) goes to the image mean."""
+        return replace(self, drift_means=np.concatenate([self.drift_means, drift_mean[None]]))
+
+    def with_origin(self, fingerprint: str | None, sources: Mapping[str, Sequence[str]]) -> "Alignment":
+        """This alignment with what its vectors came from: their encoder and the digests of the files, by side."""
+        return replace(self, fingerprint=fingerprint, sources=dict(sources))
 
     def require(self, width: int | None = None, fingerprint: str | None = None) -> None:
         """Raise ArtifactError unless this alignment belongs to vectors of that width and that encoder."""
         if width is not None and width != self.width:
-            raise ArtifactError(f"alignment: its width is {self.width}, the vectors' {width}; run realign again")
+            raise ArtifactError(f"alignment: its width is {self.width}, the vectors' {width}; fit it again")
         if fingerprint is not None and fingerprint != self.fingerprint:
             raise ArtifactError(
-                f"alignment: of encoder {self.fingerprint}, but the vectors come from {fingerprint}; run realign again"
+                f"alignment: of encoder {self.fingerprint}, but the vectors come from {fingerprint}; fit it again"
             )
 
     def save(self, folder: Path) -> None:
         """Write alignment.safetensors and alignment.json into `folder`; the same alignment gives the same bytes."""
-        tensors = {name: np.ascontiguousarray(value) for name, value in self._vectors().items()}
+        tensors = {name: np.ascontiguousarray(value) for name, value in self._tensors().items()}
         artifacts.write_bytes(folder / TENSORS_FILE, safetensors.numpy.save(tensors))
         artifacts.write_json(folder / SETTINGS_FILE, {"format_version": FORMAT_VERSION, **self._settings()})
 
@@ -102,34 +174,44 @@ class Alignment:
         path = folder / SETTINGS_FILE
         settings = artifacts.read_json(path)
         if not isinstance(settings, dict) or settings.pop("format_version", None) != FORMAT_VERSION:
-            raise ArtifactError(f"{path}: not an alignment of format {FORMAT_VERSION}; run realign again")
+            raise ArtifactError(f"{path}: not an alignment of format {FORMAT_VERSION}; fit it again")
         try:
-            vectors = safetensors.numpy.load_file(folder / TENSORS_FILE)
-            alignment = cls(**settings, **{name: vectors.get(name) for name in _VECTORS})
+            tensors = safetensors.numpy.load_file(folder / TENSORS_FILE)
+            alignment = cls(**settings, **{name: tensors.get(name) for name in _TENSORS})
         except (FileNotFoundError, safetensors.SafetensorError, TypeError) as error:
-            raise ArtifactError(f"{folder}: a damaged alignment ({error}); run realign again") from error
+            raise ArtifactError(f"{folder}: a damaged alignment ({error}); fit it again") from error
         alignment._check(folder)
         alignment.require(width, fingerprint)
         return alignment
 
-    def _vectors(self) -> dict[str, np.ndarray]:
-        return {name: value for name in _VECTORS if (value := getattr(self, name)) is not None}
+    def _tensors(self) -> dict[str, np.ndarray]:
+        return {name: value for name in _TENSORS if (value := getattr(self, name)) is not None}
 
     def _settings(self) -> dict[str, Any]:
-        names = [name for name in self.__dataclass_fields__ if name not in _VECTORS]
+        names = [name for name in self.__dataclass_fields__ if name not in _TENSORS]
         settings = {name: getattr(self, name) for name in names}
         return {**settings, "sources": {side: list(digests) for side, digests in sorted(self.sources.items())}}
 
     def _check(self, folder: Path) -> None:
-        """The vectors that the method needs are there, finite, and of one width."""
-        needed = _VECTORS if self.method in RECIPES and RECIPES[self.method].recentres else _VECTORS[:3]
-        vectors = self._vectors()
-        shapes = {value.shape for value in vectors.values()}
-        whole = self.method in RECIPES and tuple(vectors) == needed and len(shapes) == 1
-        if not whole or not all(np.isfinite(value).all() for value in vectors.values()):
-            raise ArtifactError(f"{folder}: a damaged alignment (vectors missing or not finite); run realign again")
+        """The tensors that the method needs are there, finite, and of one width."""
+        recipe, tensors = RECIPES.get(self.method), self._tensors()
+        whole = (
+            recipe is not None
+            and {*_MEANS, "drift_means"} <= set(tensors)
+            and all(tensors[name].shape == self.image_mean.shape for name in _MEANS)
+            and self.drift_means.shape[1:] == self.image_mean.shape
+            and bool(len(self.drift_means)) == recipe.recentres
+            and ("transform" in tensors) == recipe.whitens
+        )
+        if not whole or not all(np.isfinite(value).all() for value in tensors.values()):
+            raise ArtifactError(f"{folder}: a damaged alignment (tensors missing or not finite); fit it again")
 
 
-def _project(rows: np.ndarray) -> np.ndarray:
-    """Rows back on the unit sphere."""
-    return rows / np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
+def noise(row_ids: Sequence[str] | np.ndarray, width: int, size: float, seed: int) -> np.ndarray:
+    """Isotropic Gaussian noise (n, d) of root mean square length `size`: a function of the seed and each row's id."""
+    rows = np.empty((len(row_ids), width))
+    for row, row_id in zip(rows, row_ids, strict=True):
+        key = int.from_bytes(hashlib.blake2b(f"{seed}:{row_id}".encode(), digest_size=16).digest())
+        np.random.Generator(np.random.Philox(key=key)).standard_normal(out=row)
+    rows *= size / np.sqrt(width)
+    return rows

@@ -3,18 +3,19 @@
 Shapes: `n` rows, `d` width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from gapbridge.align.alignment import Alignment
+from gapbridge.align.blockwise import blockwise_transform
 from gapbridge.align.methods import RECIPES, canonical_method
 from gapbridge.align.moments import Moments
-from gapbridge.align.rows import RowBatches, Rows
+from gapbridge.align.rows import Block, RowBatches, Rows
 from gapbridge.errors import ArtifactError, InputError
 
-TRACE_FLOOR = 1e-12
-"""ε of the scale: keeps it finite where all texts are the same."""
+C3_NOISE = 0.2
+"""Root mean square length of c3's noise; with it a row keeps a cosine of about .98 to where it was."""
 
 
 def fit(
@@ -22,61 +23,149 @@ def fit(
     images: Rows | RowBatches,
     method: str = "realign",
     *,
-    fingerprint: str | None = None,
-    sources: Mapping[str, Sequence[str]] | None = None,
+    centroid_iterations: int = 1,
+    noise: float = C3_NOISE,
+    seed: int = 0,
 ) -> Alignment:
     """The alignment of `texts` (n, d) onto `images` (m, d), each a matrix or a re-iterable of batches.
 
-    One pass over each side finds the means and traces; `realign` walks the texts once more for the centroid
-    after projection. Raises InputError for an unknown method or fewer than two rows a side, ArtifactError for
-    NaN or sides of different width.
+    One pass over each side finds the means and traces; every centroid step walks the texts once more.
+    Raises InputError for an unknown method, fewer than two rows or equal rows, ArtifactError for NaN or sides of
+    different width.
+    """
+    texts, images = batches_of(texts, "texts"), batches_of(images, "images")
+    full = RECIPES[canonical_method(method)].whitens
+    alignment = from_moments(
+        summarise(texts, covariance=full)[0],
+        summarise(images, covariance=full)[0],
+        method,
+        noise=noise,
+        seed=seed,
+        off_unit=(texts.off_unit, images.off_unit),
+    )
+    for _ in range(centroid_iterations if RECIPES[alignment.method].recentres else 0):
+        alignment = alignment.recentred(aligned_means(alignment, texts)[0])
+    return alignment
+
+
+def from_moments(
+    texts: Moments,
+    images: Moments,
+    method: str = "realign",
+    *,
+    noise: float = C3_NOISE,
+    seed: int = 0,
+    off_unit: tuple[int, int] = (0, 0),
+) -> Alignment:
+    """The alignment without its centroid steps, from moments of unit rows, wherever they were gathered.
+
+    `blockwise` needs moments with covariances. Raises InputError for an unknown method, fewer than two rows or
+    equal rows, ArtifactError for sides of different width.
     """
     method = canonical_method(method)
     recipe = RECIPES[method]
-    texts, images = _batches(texts, "texts"), _batches(images, "images")
-    (text, text_off), (image, image_off) = summarise(texts), summarise(images)
-    if text.width != image.width:
-        raise ArtifactError(f"texts have width {text.width}, images {image.width}; embed both with one encoder")
-    alignment = Alignment(
+    if texts.width != images.width:
+        raise ArtifactError(f"texts have width {texts.width}, images {images.width}; embed both with one encoder")
+    for name, side in (("texts", texts), ("images", images)):
+        if side.count < 2:
+            raise InputError(f"{name}: {side.count} rows; an alignment needs two or more a side")
+        if side.is_point:
+            raise InputError(f"{name}: all {side.count} rows are the same; there is no spread to align")
+    return Alignment(
         method=method,
-        text_mean=text.mean,
-        image_mean=image.mean,
-        image_std=np.sqrt(image.variance),
-        drift_mean=None,
-        scale=float(np.sqrt(image.trace / (text.trace + TRACE_FLOOR))) if recipe.scales else 1.0,
-        text_trace=text.trace,
-        image_trace=image.trace,
-        text_count=text.count,
-        image_count=image.count,
-        text_off_unit=text_off,
-        image_off_unit=image_off,
-        fingerprint=fingerprint,
-        sources=dict(sources or {}),
+        text_mean=texts.mean,
+        image_mean=images.mean,
+        image_std=np.sqrt(images.variance),
+        drift_means=np.empty((0, images.width)),
+        transform=blockwise_transform(texts, images) if recipe.whitens else None,
+        scale=float(np.sqrt(images.trace / texts.trace)) if recipe.scales else 1.0,
+        noise=noise if recipe.adds_noise else 0.0,
+        seed=seed,
+        text_trace=texts.trace,
+        image_trace=images.trace,
+        text_count=texts.count,
+        image_count=images.count,
+        text_off_unit=off_unit[0],
+        image_off_unit=off_unit[1],
     )
-    return alignment.recentred(aligned_mean(alignment, texts)) if recipe.recentres else alignment
 
 
-def summarise(rows: RowBatches) -> tuple[Moments, int]:
-    """Moments of the unit rows, and how many rows were off the sphere. Raises InputError below two rows."""
-    moments, off_unit = None, 0
-    for units, off in rows.units():
-        moments = moments or Moments(units.shape[1])
-        if units.shape[1] != moments.width:
-            raise ArtifactError(f"{rows.name}: batches of width {moments.width} and {units.shape[1]}; embed again")
-        moments.update(units)
-        off_unit += off
-    if moments is None or moments.count < 2:
-        raise InputError(f"{rows.name}: {moments.count if moments else 0} rows; an alignment needs two or more a side")
-    return moments, off_unit
+class Centroid:
+    """The mean of the texts as an alignment moves them, gathered batch by batch: what its next step takes away."""
+
+    def __init__(self, alignment: Alignment) -> None:
+        self.alignment = alignment
+        self.count = 0
+        self._sum = np.zeros(alignment.width)
+
+    def update(self, units: np.ndarray, row_ids: Sequence[str] | np.ndarray | None = None) -> "Centroid":
+        """Take in float64 unit texts (n, d); returns itself."""
+        return self._take(len(units), self.alignment.moved_sum(units.copy(), row_ids))
+
+    def merge(self, other: "Centroid") -> "Centroid":
+        """The centroid of both sets of texts together, as a new object."""
+        merged = Centroid(self.alignment)
+        return merged._take(self.count, self._sum)._take(other.count, other._sum)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(d,); zeros before the first row."""
+        return self._sum / max(self.count, 1)
+
+    def finish(self) -> Alignment:
+        """The alignment with one more centroid step."""
+        return self.alignment.recentred(self.mean)
+
+    def _take(self, count: int, total: np.ndarray) -> "Centroid":
+        self.count += count
+        self._sum = self._sum + total
+        return self
 
 
-def aligned_mean(alignment: Alignment, texts: RowBatches) -> np.ndarray:
-    """Mean (d,) of the texts as `alignment` moves them."""
-    moments = Moments(alignment.width)
-    for units, _ in texts.units():
-        moments.update(alignment.move(units))
-    return moments.mean
+def summarise(rows: RowBatches, *masks: np.ndarray | None, covariance: bool = False) -> list[Moments]:
+    """Moments of the unit rows of each mask (n,), in one pass; of all rows where no mask is given.
+
+    Raises InputError where there are fewer than two rows at all.
+    """
+    chosen = masks or (None,)
+
+    def of_block(block: Block) -> list[Moments]:
+        return [Moments(block.units.shape[1], covariance).update(_picked(block, mask)) for mask in chosen]
+
+    totals: list[Moments] = []
+    for parts in rows.map(of_block):
+        totals = [total.merge(part) for total, part in zip(totals, parts, strict=True)] if totals else parts
+    if not totals or rows.total - len(rows.bad) < 2:
+        raise InputError(f"{rows.name}: {rows.total - len(rows.bad)} rows; an alignment needs two or more a side")
+    return totals
 
 
-def _batches(rows: Rows | RowBatches, name: str) -> RowBatches:
+def aligned_means(alignment: Alignment, texts: RowBatches, *masks: np.ndarray | None) -> list[np.ndarray]:
+    """Means (d,) of the texts of each mask (n,) as `alignment` moves them; of all where no mask is given.
+
+    Rows are named by their places, which is what noise is drawn from.
+    """
+    chosen = masks or (None,)
+
+    def of_block(block: Block) -> list[Centroid]:
+        return [_centroid(alignment, block, mask) for mask in chosen]
+
+    totals: list[Centroid] = []
+    for parts in texts.map(of_block):
+        totals = [total.merge(part) for total, part in zip(totals, parts, strict=True)] if totals else parts
+    return [total.mean for total in totals]
+
+
+def batches_of(rows: Rows | RowBatches, name: str) -> RowBatches:
+    """`rows` as something that can be walked again."""
     return rows if isinstance(rows, RowBatches) else RowBatches(rows, name)
+
+
+def _centroid(alignment: Alignment, block: Block, mask: np.ndarray | None) -> Centroid:
+    places = block.places if mask is None else block.places[mask[block.places]]
+    ids = [str(place) for place in places] if alignment.noise else None
+    return Centroid(alignment).update(_picked(block, mask), ids)
+
+
+def _picked(block: Block, mask: np.ndarray | None) -> np.ndarray:
+    return block.units if mask is None else block.units[mask[block.places]]

@@ -1,4 +1,4 @@
-"""The aligners by name, as the steps of ReAlign that each one takes (arXiv 2602.07026 §4.2)."""
+"""The aligners by name, as the steps that each one takes (arXiv 2602.07026 §4.2, its baselines in §6 and App. F)."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,15 @@ class Recipe:
     """Which steps an aligner takes; what needs a pass over the texts, `fit` does for it."""
 
     anchors: bool = False
-    """Step 1: carry the text mean to the image mean."""
+    """Carry the text mean to the image mean."""
     scales: bool = False
-    """Step 2: stretch the residuals until their trace is that of the images."""
+    """Stretch the residuals until their trace is that of the images."""
+    whitens: bool = False
+    """Give the residuals the images' covariance, in the frame's two blocks."""
+    adds_noise: bool = False
+    """Blur every row by Gaussian noise, the same in all directions."""
     recentres: bool = False
-    """Step 3: after the projection, carry the drifted centroid to the image mean again."""
+    """After the projection, carry the drifted centroid to the image mean again."""
 
 
 RECIPES = {
@@ -22,6 +26,8 @@ RECIPES = {
     "anchor": Recipe(anchors=True),
     "anchor_trace": Recipe(anchors=True, scales=True),
     "realign": Recipe(anchors=True, scales=True, recentres=True),
+    "c3": Recipe(anchors=True, adds_noise=True),
+    "blockwise": Recipe(anchors=True, whitens=True, recentres=True),
 }
 ALIASES = {"mean_shift": "anchor"}
 """Unicorn's mean shift is the same formula as the anchor step."""

@@ -6,6 +6,9 @@ Shapes: `n` rows, `d` width.
 
 import numpy as np
 
+_ROUNDING = 1e-28
+"""Of the squared length: some times the square of float64's spacing."""
+
 
 class Moments:
     """First and second moments of rows of one width, in constant memory.
@@ -58,6 +61,11 @@ class Moments:
     def trace(self) -> float:
         """E‖e − μ‖², the trace of the covariance."""
         return float(self.variance.sum())
+
+    @property
+    def is_point(self) -> bool:
+        """Whether all rows are the same, but for what rounding leaves."""
+        return self.trace <= _ROUNDING * float(self.mean @ self.mean)
 
     @property
     def covariance(self) -> np.ndarray:

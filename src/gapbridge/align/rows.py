@@ -1,9 +1,14 @@
-"""Rows of an embedding matrix, walked in bounded batches and made unit vectors in float64.
+"""Rows of an embedding matrix, walked in small blocks that are made unit vectors in float64.
 
-Shapes: `n` rows, `d` width, `b` rows of one batch.
+Shapes: `n` rows, `d` width, `b` rows of one block.
 """
 
-from collections.abc import Iterable, Iterator
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,44 +16,103 @@ from gapbridge.errors import ArtifactError
 
 UNIT_TOLERANCE = 2e-3
 """float16 storage alone leaves norms up to about 1e-3 off; only rows further off than this are counted."""
-BATCH_ROWS = 16_384
+BLOCK_NUMBERS = 1 << 18
+"""Numbers of a block: 2 MiB in float64, so that all steps on it happen inside the processor's cache."""
+THREADS = min(4, os.cpu_count() or 1)
+"""numpy lets go of the interpreter in all that costs time here; results do not depend on how many there are."""
 
 Rows = np.ndarray | Iterable[np.ndarray]
 """A matrix (n, d), or an iterable of batches (b, d) that gives the same batches each time it is walked."""
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Unit rows (b, d) in float64, free to be changed in place, and where they stand among all rows (b,)."""
+
+    units: np.ndarray
+    places: np.ndarray
 
 
 class RowBatches:
-    """Rows that can be walked any number of times, in batches, all of them or only those of `keep`.
+    """Rows that can be walked any number of times; bad ones are left out and remembered, up to a fraction.
 
-    `keep` is a boolean mask (n,) over the rows in their order; `name` is what an error calls them.
+    `name` is what an error calls them. After a walk, `total` is the number of rows, `bad` gives the reason for
+    each one left out by its place, and `off_unit` is how many were not of unit length.
     """
 
-    def __init__(self, rows: Rows, name: str, keep: np.ndarray | None = None) -> None:
+    def __init__(self, rows: Rows, name: str, max_bad_fraction: float = 0.0) -> None:
         if isinstance(rows, Iterator):
             raise ValueError(f"{name}: a one-shot iterator cannot be walked twice; pass a matrix or a re-iterable")
-        self.rows, self.name, self.keep = rows, name, keep
+        self.rows, self.name, self.max_bad_fraction = rows, name, max_bad_fraction
+        self.total, self.off_unit = 0, 0
+        self.bad: dict[int, str] = {}
 
-    def units(self) -> Iterator[tuple[np.ndarray, int]]:
-        """Each batch as float64 unit rows (b, d), and how many of them were off the sphere.
+    def map(self, function: Callable[[Block], Result]) -> Iterator[Result]:
+        """`function` of every block in the order of the rows, worked out by several threads.
 
-        Raises ArtifactError as `unit_rows` does, with the row's place among all rows.
+        Raises ArtifactError where more rows are bad than may be (NaN, infinity, zero), or widths differ.
         """
-        first_row = 0
-        for batch in self._raw():
-            units, off = unit_rows(batch, self.name, first_row)
-            kept = slice(None) if self.keep is None else self.keep[first_row : first_row + len(batch)]
-            first_row += len(batch)
-            if len(units[kept]):
-                yield units[kept], int(off[kept].sum())
-        if self.keep is not None and first_row != len(self.keep):
-            raise ValueError(f"{self.name}: {first_row} rows, but the mask has {len(self.keep)}")
+        self.total, self.off_unit, width = 0, 0, None
+        with ThreadPoolExecutor(THREADS) as pool:
+            waiting: deque[Future[tuple[Result, int, dict[int, str]]]] = deque()
+            for start, raw in self._blocks():
+                if width is not None and raw.shape[1] != width:
+                    raise ArtifactError(f"{self.name}: batches of width {width} and {raw.shape[1]}; embed again")
+                width = raw.shape[1]
+                self.total = start + len(raw)
+                waiting.append(pool.submit(self._work, function, start, raw))
+                if len(waiting) > THREADS:
+                    yield self._taken(waiting.popleft())
+            while waiting:
+                yield self._taken(waiting.popleft())
+        self._demand_few_bad()
 
-    def _raw(self) -> Iterator[np.ndarray]:
-        if not isinstance(self.rows, np.ndarray):
-            yield from self.rows
-            return
-        for start in range(0, len(self.rows), BATCH_ROWS):
-            yield self.rows[start : start + BATCH_ROWS]
+    def good(self, mask: np.ndarray | None = None) -> np.ndarray:
+        """Mask (n,) of the rows that take part, after a walk: those of `mask` that are not bad."""
+        kept = np.ones(self.total, dtype=bool) if mask is None else mask.copy()
+        kept[list(self.bad)] = False
+        return kept
+
+    def _work(
+        self, function: Callable[[Block], Result], start: int, raw: np.ndarray
+    ) -> tuple[Result, int, dict[int, str]]:
+        exact = np.array(raw, dtype=np.float64)
+        lengths = np.sqrt(np.einsum("nd,nd->n", exact, exact))
+        places = np.arange(start, start + len(raw))
+        good = np.isfinite(lengths) & (lengths > 0)
+        reasons: dict[int, str] = {}
+        if not good.all():
+            reasons = {int(places[i]): _reason(lengths[i]) for i in np.flatnonzero(~good)}
+            exact, lengths, places = exact[good], lengths[good], places[good]
+        exact /= lengths[:, None]
+        return function(Block(exact, places)), int((np.abs(lengths - 1) > UNIT_TOLERANCE).sum()), reasons
+
+    def _taken(self, future: "Future[tuple[Result, int, dict[int, str]]]") -> Result:
+        result, off_unit, reasons = future.result()
+        self.off_unit += off_unit
+        self.bad.update(reasons)
+        if reasons and not self.max_bad_fraction:
+            self._demand_few_bad()
+        return result
+
+    def _demand_few_bad(self) -> None:
+        if len(self.bad) > self.max_bad_fraction * self.total:
+            first = min(self.bad)
+            others = f", and {len(self.bad) - 1} more of {self.total}" if len(self.bad) > 1 else ""
+            raise ArtifactError(f"{self.name} row {first}: {self.bad[first]}{others}; embed again")
+
+    def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        start = 0
+        for batch in [self.rows] if isinstance(self.rows, np.ndarray) else self.rows:
+            if batch.ndim != 2:
+                raise ArtifactError(
+                    f"{self.name}: expected a matrix of rows and columns, got shape {batch.shape}; embed again"
+                )
+            size = max(1, BLOCK_NUMBERS // max(1, batch.shape[1]))
+            for first in range(0, len(batch), size):
+                yield start + first, batch[first : first + size]
+            start += len(batch)
 
 
 def unit_rows(rows: np.ndarray, name: str = "embeddings", first_row: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -62,6 +126,9 @@ def unit_rows(rows: np.ndarray, name: str = "embeddings", first_row: int = 0) ->
     lengths = np.sqrt(np.einsum("nd,nd->n", exact, exact))
     bad = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
     if len(bad):
-        what = "is zero" if lengths[bad[0]] == 0 else "holds NaN or infinity"
-        raise ArtifactError(f"{name} row {first_row + bad[0]}: {what}; embed again")
+        raise ArtifactError(f"{name} row {first_row + bad[0]}: {_reason(lengths[bad[0]])}; embed again")
     return exact / lengths[:, None], np.abs(lengths - 1) > UNIT_TOLERANCE
+
+
+def _reason(length: float) -> str:
+    return "is zero" if length == 0 else "holds NaN or infinity"

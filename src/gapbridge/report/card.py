@@ -1,16 +1,18 @@
 """The model card, in the form that model hubs read: a YAML header and Markdown."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from gapbridge.drawing.html import environment
 from gapbridge.report.facts import Recipe, digests
-from gapbridge.report.page import environment, novel_rows
+from gapbridge.report.page import novel_rows
 
 
 def model_card(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
     """The card of the model that `metrics` (by stage, as `facts.read_metrics` gives them) tell of."""
     return (
-        environment()
+        environment(Path(__file__).parent)
         .get_template("card.md")
         .render(
             recipe=recipe,

@@ -54,26 +54,6 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return {stage: artifacts.read_json(folder / f"{stage}.json") for stage in STAGES}
 
 
-def percent(share: float) -> str:
-    """A share as a percentage with one digit behind the point, on one line."""
-    return f"{100 * share:.1f}\u00a0%"
-
-
-def figure(value: float | None) -> str:
-    """A measured number in three figures; a dash where there is none."""
-    if value is None:
-        return "–"
-    if value == 0 or abs(value) >= 1e-3:
-        return f"{value:.3g}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
-def count(value: int | None) -> str:
-    """A whole number with thin spaces between thousands; a dash where there is none."""
-    return "–" if value is None else f"{value:,}".replace(",", "\u202f")
-
-
 def digests(metrics: Any, at: str = "") -> list[tuple[str, str]]:
     """Every value in nested metrics that is a digest (32 to 64 hexadecimal digits), with the keys that lead to it."""
     if isinstance(metrics, dict):

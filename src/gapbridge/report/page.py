@@ -1,19 +1,14 @@
 """The page: one HTML file that needs nothing else, neither network nor script."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
-
+from gapbridge.drawing.html import data_uri, environment, style
 from gapbridge.report import facts
 from gapbridge.report.charts import Chart
 from gapbridge.report.gallery import Exhibit
-
-_HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -34,13 +29,11 @@ class Story:
 
 def render(story: Story) -> str:
     """The whole page as HTML; the same story gives the same text."""
-    # Our own file, not data: it may hold characters that escaping would break.
-    style = Markup((_HERE / "page.css").read_text(encoding="utf-8"))  # noqa: S704
     return (
-        environment()
+        environment(Path(__file__).parent)
         .get_template("page.html")
         .render(
-            style=style,
+            style=style(),
             recipe=story.recipe,
             evaluate=story.metrics["evaluate"],
             realign=story.metrics["realign"],
@@ -60,19 +53,6 @@ def render(story: Story) -> str:
     )
 
 
-def environment() -> Environment:
-    """Templates of this folder with the filters that they share; HTML is escaped, an unknown name is an error."""
-    found = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.filters |= {"percent": facts.percent, "figure": facts.figure, "count": facts.count}
-    return found
-
-
 def novel_rows(evaluate: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The figures on novel combinations of the benchmarks that have such items, beside the seen ones' score."""
     return {
@@ -80,8 +60,3 @@ def novel_rows(evaluate: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         for name, figures in sorted(evaluate["benchmarks"].items())
         if "novel" in figures
     }
-
-
-def data_uri(path: Path) -> str:
-    """A PNG file as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

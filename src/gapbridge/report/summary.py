@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from gapbridge import artifacts
+from gapbridge.drawing.html import figure, percent
 from gapbridge.errors import ArtifactError
-from gapbridge.report.facts import figure, percent
 from gapbridge.report.gallery import read_gallery
 
 _REPORT = Path("artifacts/report")

@@ -1,6 +1,7 @@
 """realign: fit the alignment of texts onto images from unpaired statistics (arXiv 2602.07026 §4).
 
-Reads artifacts/embed/texts and artifacts/embed/images; writes the alignment (alignment.safetensors, alignment.json).
+Reads artifacts/embed/texts and artifacts/embed/images; writes the alignment (alignment.safetensors,
+alignment.json) and figures.json.
 """
 
 from collections.abc import Iterator
@@ -8,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from gapbridge.align import Side, fit_held_out
+from gapbridge import artifacts
+from gapbridge.align import Options, Side, fit_held_out
 from gapbridge.embeddings.shards import Shards
 from gapbridge.stages.runner import StageRun
 
+FIGURES_FILE = "figures.json"
 _BATCH_ROWS = 16_384
 
 
@@ -19,16 +22,15 @@ def run(stage: StageRun) -> dict[str, Any]:
     """Fit on all but the held-out groups, save, and return the gap before, after and held out."""
     texts = Shards.open(stage.artifact("embed", "texts", "texts"))
     images = Shards.open(stage.artifact("embed", "images", "images"), texts.fingerprint, texts.width)
-    alignment, metrics = fit_held_out(
-        Side(ShardRows(texts), texts.groups),
-        Side(ShardRows(images), images.groups),
-        method=stage.params.realign.method,
-        holdout=stage.params.realign.holdout,
-        seed=stage.params.seed,
-        fingerprint=texts.fingerprint,
-        sources={"texts": texts.digests, "images": images.digests},
+    settings = stage.params.realign
+    options = Options(
+        settings.method, settings.holdout, stage.params.seed, settings.centroid_iterations, settings.noise
     )
+    sides = Side(ShardRows(texts), texts.groups), Side(ShardRows(images), images.groups)
+    alignment, metrics = fit_held_out(*sides, options)
+    alignment = alignment.with_origin(texts.fingerprint, {"texts": texts.digests, "images": images.digests})
     alignment.save(stage.out)
+    artifacts.write_json(stage.out / FIGURES_FILE, metrics)
     return metrics
 
 

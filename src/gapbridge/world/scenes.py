@@ -20,9 +20,9 @@ HELD_OUT_COMBINATIONS = frozenset({("triangle", "purple"), ("ring", "green")})
 """(shape, colour) pairs that no training scene holds; scenes with one of them are novel."""
 
 BUCKET_SHARES = {
-    "texts": 0.28,
-    "images": 0.28,
-    "instruct": 0.28,
+    "texts": 0.20,
+    "images": 0.20,
+    "instruct": 0.44,
     "probe": 0.05,
     "dev": 0.04,
     "benchmark": 0.07,

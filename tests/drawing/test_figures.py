@@ -5,7 +5,7 @@ import io
 import numpy as np
 from matplotlib.figure import Figure
 
-from gapbridge.geometry.figures import draw_gap, draw_spectra
+from gapbridge.drawing.figures import draw_gap, draw_spectra
 
 SIDES = ("image", "text", "aligned")
 

@@ -1,0 +1,159 @@
+"""The alignment on people's own files: fit it, apply it, and ask whether its statistics still fit.
+
+Shapes: `n` rows, `d` width.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+
+from gapbridge import artifacts
+from gapbridge.align import Alignment, Drift, Options, RowBatches, Side, fit_held_out, measure_drift
+from gapbridge.align.alignment import SETTINGS_FILE, TENSORS_FILE
+from gapbridge.align.rows import Block
+from gapbridge.embeddings.vectors import (
+    EMBEDDING_FOLDERS,
+    INDEX_FILE,
+    METADATA_FOLDER,
+    PartWriter,
+    SideName,
+    Vectors,
+    open_vectors,
+)
+from gapbridge.errors import InputError
+
+QUARANTINE_FILE = "quarantine.parquet"
+MAX_BAD_FRACTION = 0.001
+
+
+def fit_files(
+    texts: Path, images: Path, out: Path, options: Options, max_bad_fraction: float = MAX_BAD_FRACTION
+) -> dict[str, Any]:
+    """Fit on the vectors at `texts` and `images` and save the alignment in the folder `out`.
+
+    Returns the figures of `fit_held_out`. Bad rows are left out and listed in quarantine.parquet. Raises InputError
+    or ArtifactError, and then leaves `out` as it was.
+    """
+    require_free(out, {SETTINGS_FILE, TENSORS_FILE, QUARANTINE_FILE})
+    text, image = open_sides(texts, images)
+    rows = {"texts": batches(text, "texts", max_bad_fraction), "images": batches(image, "images", max_bad_fraction)}
+    sides = Side(rows["texts"], text.groups, text.rows), Side(rows["images"], image.groups, image.rows)
+    alignment, figures = fit_held_out(*sides, options)
+    alignment = alignment.with_origin(text.fingerprint, {"texts": text.digests, "images": image.digests})
+    with replacing(out) as folder:
+        alignment.save(folder)
+        write_quarantine(folder, {name: side.bad for name, side in rows.items()})
+    return figures
+
+
+def apply_files(
+    alignment_folder: Path, texts: Path, out: Path, dtype: np.dtype, max_bad_fraction: float = MAX_BAD_FRACTION
+) -> dict[str, Any]:
+    """Write the vectors at `texts`, aligned, to `out` in clip-retrieval's layout: in their order, with their ids.
+
+    Returns counts. Raises as `fit_files` does, and ArtifactError where the alignment belongs to other vectors.
+    """
+    require_free(out, {EMBEDDING_FOLDERS["texts"], METADATA_FOLDER, INDEX_FILE, QUARANTINE_FILE})
+    alignment, text = Alignment.load(alignment_folder), open_vectors(texts, "texts")
+    alignment.require(text.width, text.fingerprint or alignment.fingerprint)
+    bad: dict[int, str] = {}
+    off_unit = first = 0
+    with replacing(out) as folder:
+        writer = PartWriter(folder, "texts", text.width, dtype, text.fingerprint)
+        for number, part in enumerate(text.parts):
+            rows, ids = RowBatches(text.only(number), "texts", max_bad_fraction=1.0), text.ids(number)
+            writer.write(rows.map(_mover(alignment, ids, dtype)), part.rows, partial(_good, ids, rows))
+            bad |= {first + place: reason for place, reason in rows.bad.items()}
+            off_unit, first = off_unit + rows.off_unit, first + part.rows
+        _demand_few_bad(bad, text.rows, max_bad_fraction)
+        writer.close()
+        write_quarantine(folder, {"texts": bad})
+    return {"n_texts": text.rows - len(bad), "width": text.width, "off_unit_texts": off_unit, "bad_texts": len(bad)}
+
+
+def drift_files(
+    alignment_folder: Path, texts: Path, images: Path | None, max_bad_fraction: float = MAX_BAD_FRACTION
+) -> Drift:
+    """Whether the stored statistics still fit the vectors at `texts`, and at `images`. Raises as `fit_files` does."""
+    alignment = Alignment.load(alignment_folder)
+    sides = {}
+    for name, path in (("texts", texts), ("images", images)):
+        if path is not None:
+            vectors = open_vectors(path, name)
+            alignment.require(vectors.width, vectors.fingerprint or alignment.fingerprint)
+            sides[name] = Side(batches(vectors, name, max_bad_fraction), vectors.groups, vectors.rows)
+    return measure_drift(alignment, sides["texts"], sides.get("images"))
+
+
+def open_sides(texts: Path, images: Path) -> tuple[Vectors, Vectors]:
+    """Both sides. Raises InputError where they are known to come from two encoders."""
+    text, image = open_vectors(texts, "texts"), open_vectors(images, "images")
+    if None not in (text.fingerprint, image.fingerprint) and text.fingerprint != image.fingerprint:
+        raise InputError(f"{texts}: of encoder {text.fingerprint}, {images}: of {image.fingerprint}; embed with one")
+    return text, image
+
+
+def batches(vectors: Vectors, name: SideName, max_bad_fraction: float) -> RowBatches:
+    """The rows of `vectors` for the alignment."""
+    return RowBatches(vectors, name, max_bad_fraction)
+
+
+def _mover(alignment: Alignment, ids: polars.Series, dtype: np.dtype) -> Any:
+    """The work on one block: its aligned rows in the type they are stored in."""
+
+    def move(block: Block) -> np.ndarray:
+        row_ids = ids.gather(block.places).to_list() if alignment.noise else None
+        # By way of float32: numpy's own step from float64 to float16 is slower than both together.
+        return alignment.move(block.units, row_ids, overwrite=True).astype(np.float32).astype(dtype, copy=False)
+
+    return move
+
+
+def _good(ids: polars.Series, rows: RowBatches) -> polars.Series:
+    return ids.filter(rows.good())
+
+
+def _demand_few_bad(bad: dict[int, str], total: int, max_bad_fraction: float) -> None:
+    if len(bad) > max_bad_fraction * total:
+        first = min(bad)
+        raise InputError(f"texts row {first}: {bad[first]}; {len(bad)} of {total} rows are bad, clean them first")
+
+
+def write_quarantine(folder: Path, bad: dict[str, dict[int, str]]) -> None:
+    """quarantine.parquet (side, row, reason) in `folder`, where there are bad rows at all."""
+    rows = [(side, row, reason) for side, rows in bad.items() for row, reason in sorted(rows.items())]
+    if rows:
+        frame = polars.DataFrame(
+            rows, schema={"side": polars.String, "row": polars.Int64, "reason": polars.String}, orient="row"
+        )
+        frame.write_parquet(folder / QUARANTINE_FILE)
+
+
+def require_free(out: Path, ours: set[str]) -> None:
+    """`out` is replaced as a whole, so it is new, empty, or holds nothing but what we wrote before, `ours`.
+
+    Raises InputError where it is not, or cannot be written.
+    """
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"{there}: is a file; name a folder")
+    if out.is_dir() and {path.name for path in out.iterdir()} - ours:
+        raise InputError(f"{out}: holds other files; name a new folder")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"{there}: cannot be written; name another folder")
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """A folder that takes the place of `out` when the block ends well. Raises InputError where it cannot be written."""
+    try:
+        with artifacts.fresh_folder(out) as folder:
+            yield folder
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); name another folder") from error

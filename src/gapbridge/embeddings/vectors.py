@@ -1,0 +1,298 @@
+"""People's own vectors, in whatever of the usual layouts they lie: one matrix, walked in bounded batches.
+
+A `.npy` file, a folder of them, the folders that clip-retrieval writes (`img_emb/`, `text_emb/`, `metadata/`), a
+`.safetensors` file with one matrix, or a folder of our own shards. Files are read, not mapped, and hashed while they
+are read, so that memory stays small and every digest is of the bytes that were used.
+Shapes: `n` rows, `d` width, `b` rows of one batch.
+"""
+
+import hashlib
+import io
+import json
+import re
+import struct
+import tokenize
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars
+
+from gapbridge import artifacts
+from gapbridge.embeddings.shards import INDEX_FILE, Shards
+from gapbridge.errors import ArtifactError, InputError
+
+SideName = Literal["texts", "images"]
+EMBEDDING_FOLDERS = {"texts": "text_emb", "images": "img_emb"}
+METADATA_FOLDER = "metadata"
+ID_COLUMNS = ("id", "key", "image_path")
+"""What names a row in clip-retrieval's metadata, best first."""
+FORMAT_VERSION = 1
+_BATCH_BYTES = 4 << 20
+_SAFETENSORS_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One matrix (rows, width) inside a file, from byte `offset` on, and what is known of its rows."""
+
+    path: Path
+    offset: int
+    dtype: np.dtype
+    rows: int
+    width: int
+    ids_path: Path | None = None
+    """A parquet file with one row a vector."""
+    sha256: str | None = None
+    """What the file's digest has to be, where an index says so."""
+
+
+class Vectors:
+    """The vectors of one side, as often as they are walked; `digests` are known after the first walk."""
+
+    def __init__(self, path: Path, parts: Sequence[Part], fingerprint: str | None, own: Shards | None) -> None:
+        self.path, self.parts, self.fingerprint, self._own = path, tuple(parts), fingerprint, own
+        self.rows, self.width = sum(part.rows for part in parts), parts[0].width
+        self._digests: dict[int, str] = {}
+
+    @property
+    def digests(self) -> list[str]:
+        """sha256 of every file, in order. Raises ValueError before the first whole walk."""
+        if len(self._digests) != len(self.parts):
+            raise ValueError(f"{self.path}: digests are known after a walk")
+        return [self._digests[number] for number in range(len(self.parts))]
+
+    @property
+    def groups(self) -> list[str] | None:
+        """Group of every row (n,) where shards of our own say it; None where each row is one of its own."""
+        return None if self._own is None else self._own.groups
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Batches (b, d) in the files' own type.
+
+        Raises ArtifactError where a file is shorter than it says, or has another digest than its index says.
+        """
+        for number, part in enumerate(self.parts):
+            yield from self._walk(number, part)
+
+    def ids(self, number: int) -> polars.Series:
+        """The ids of one part's rows; a row without a name is called by its place among all rows."""
+        return _ids(self.parts[number], sum(part.rows for part in self.parts[:number]))
+
+    def read(self, places: np.ndarray) -> np.ndarray:
+        """The rows (len(places), d) at ascending places, in float32; all files are walked for them."""
+        found, first = np.empty((len(places), self.width), dtype=np.float32), 0
+        for batch in self:
+            here = slice(*np.searchsorted(places, [first, first + len(batch)]))
+            found[here] = batch[places[here] - first]
+            first += len(batch)
+        return found
+
+    def only(self, number: int) -> "Vectors":
+        """One part of them."""
+        return Vectors(self.path, self.parts[number : number + 1], self.fingerprint, None)
+
+    def _walk(self, number: int, part: Part) -> Iterator[np.ndarray]:
+        digest = None if number in self._digests else hashlib.sha256()
+        step = max(1, _BATCH_BYTES // (part.width * part.dtype.itemsize))
+        with part.path.open("rb") as handle:
+            head = handle.read(part.offset)
+            if digest is not None:
+                digest.update(head)
+            for start in range(0, part.rows, step):
+                batch = np.empty((min(step, part.rows - start), part.width), dtype=part.dtype)
+                if handle.readinto(batch.data) != batch.nbytes:  # type: ignore[attr-defined]
+                    raise ArtifactError(f"{part.path}: cut short in row {start}; copy it again")
+                if digest is not None:
+                    digest.update(batch.data)
+                yield batch
+            if digest is not None:
+                digest.update(handle.read())
+                self._digests[number] = digest.hexdigest()
+                if part.sha256 is not None and part.sha256 != self._digests[number]:
+                    raise ArtifactError(f"{part.path}: not the file that its index describes; write it again")
+
+
+def open_vectors(path: Path, side: SideName) -> Vectors:
+    """The vectors at `path`, for that side of an alignment.
+
+    Raises InputError where there is nothing to read, ArtifactError where a file is damaged, of another shape or
+    type, or parts differ in width.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: does not exist; give {side} as .npy, .safetensors or a folder of them")
+    own = fingerprint = None
+    if (path / EMBEDDING_FOLDERS[side]).is_dir():
+        parts, fingerprint = _retrieval_parts(path / EMBEDDING_FOLDERS[side])
+    elif (path / INDEX_FILE).is_file():
+        own = Shards.open(path)
+        parts, fingerprint = _own_parts(own), own.fingerprint
+    elif path.is_dir() and path.name in EMBEDDING_FOLDERS.values():
+        parts, fingerprint = _retrieval_parts(path)
+    elif path.is_dir():
+        parts = [_npy(file) for file in _matrices(path)]
+    else:
+        parts = [_safetensors(path) if path.suffix == ".safetensors" else _npy(path)]
+    widths = sorted({part.width for part in parts})
+    if len(widths) > 1:
+        raise ArtifactError(f"{path}: files of widths {', '.join(map(str, widths))}; give one encoder's vectors")
+    return Vectors(path, parts, fingerprint, own)
+
+
+class PartWriter:
+    """Writes vectors in clip-retrieval's layout, `text_emb/text_emb_0.npy` with `metadata/metadata_0.parquet`,
+    one part after the other and never a whole one in memory; index.json, written last, has the digests."""
+
+    def __init__(self, folder: Path, side: SideName, width: int, dtype: np.dtype, fingerprint: str | None) -> None:
+        self.folder, self.side, self.width, self.dtype, self.fingerprint = folder, side, width, dtype, fingerprint
+        self._entries: list[dict[str, object]] = []
+
+    def write(self, batches: Iterable[np.ndarray], expected: int, ids: Callable[[], polars.Series]) -> None:
+        """One part: rows in batches (b, d), about `expected` of them; `ids` is asked for theirs afterwards."""
+        name, number = EMBEDDING_FOLDERS[self.side], len(self._entries)
+        matrix = self.folder / name / f"{name}_{number}.npy"
+        table = self.folder / METADATA_FOLDER / f"{METADATA_FOLDER}_{number}.parquet"
+        for path in (matrix, table):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        digest, rows = hashlib.sha256(), 0
+        with matrix.open("wb") as handle:
+            header = self._header(expected)
+            handle.write(header)
+            digest.update(header)
+            for batch in batches:
+                content = np.ascontiguousarray(batch, self.dtype).data
+                handle.write(content)
+                digest.update(content)
+                rows += len(batch)
+            if rows != expected:
+                handle.seek(0)
+                handle.write(self._header(rows))
+        sha256 = digest.hexdigest() if rows == expected else artifacts.file_digest(matrix)
+        ids().rename("id").to_frame().write_parquet(table, compression="zstd")
+        self._entries.append({"rows": rows, "emb_sha256": sha256, "ids_sha256": artifacts.file_digest(table)})
+
+    def _header(self, rows: int) -> bytes:
+        """Always of one length, so that the number of rows can be set right afterwards."""
+        content = io.BytesIO()
+        description = {"descr": self.dtype.str, "fortran_order": False, "shape": (rows, self.width)}
+        np.lib.format.write_array_header_1_0(content, description)
+        return content.getvalue()
+
+    def close(self) -> None:
+        """Seal the folder with its index."""
+        index = {"format_version": FORMAT_VERSION, "width": self.width, "dtype": self.dtype.name}
+        artifacts.write_json(
+            self.folder / INDEX_FILE, {**index, "fingerprint": self.fingerprint, "parts": self._entries}
+        )
+
+
+def _own_parts(own: Shards) -> list[Part]:
+    parts = []
+    for number, count in enumerate(own.counts):
+        matrix = _npy(own.folder / f"emb_{number:05d}.npy")
+        ids_path = own.folder / f"ids_{number:05d}.parquet"
+        parts.append(replace(matrix, rows=count, ids_path=ids_path, sha256=own.digests[number]))
+    return parts
+
+
+def _retrieval_parts(folder: Path) -> tuple[list[Part], str | None]:
+    """clip-retrieval's parts; its metadata may be missing, and an index is there where we wrote the folder."""
+    index_path, fingerprint, digests = folder.parent / INDEX_FILE, None, {}
+    if index_path.is_file():
+        index = artifacts.read_json(index_path)
+        try:
+            fingerprint = index["fingerprint"]
+            digests = {number: entry["emb_sha256"] for number, entry in enumerate(index["parts"])}
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(f"{index_path}: damaged ({error}); write the folder again") from error
+    parts = []
+    for number, file in enumerate(_matrices(folder)):
+        suffix = file.stem.rsplit("_", 1)[-1]
+        table = folder.parent / METADATA_FOLDER / f"{METADATA_FOLDER}_{suffix}.parquet"
+        ids_path = table if table.is_file() else None
+        parts.append(replace(_npy(file), ids_path=ids_path, sha256=digests.get(number)))
+    if digests and len(digests) != len(parts):
+        raise ArtifactError(f"{index_path}: describes {len(digests)} parts, found {len(parts)}; write the folder again")
+    return parts, fingerprint
+
+
+def _matrices(folder: Path) -> list[Path]:
+    """The .npy files of a folder, 2 before 10."""
+    files = sorted((path for path in folder.glob("*.npy") if path.is_file()), key=_natural)
+    if not files:
+        raise InputError(f"{folder}: holds no .npy file; give a folder of matrices")
+    return files
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    pieces = re.split(r"(\d+)", path.name)
+    return [(0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in pieces]
+
+
+def _npy(path: Path) -> Part:
+    try:
+        with path.open("rb") as handle:
+            version = np.lib.format.read_magic(handle)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read(handle)
+            offset = handle.tell()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; give a matrix saved with numpy.save") from error
+    except (ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
+        raise InputError(f"{path}: no .npy file, or a damaged one; give a matrix saved with numpy.save") from error
+    if fortran and min(shape, default=0) > 1:
+        raise InputError(f"{path}: stored by columns; save numpy.ascontiguousarray of it")
+    return _part(path, offset, dtype, shape)
+
+
+def _safetensors(path: Path) -> Part:
+    try:
+        with path.open("rb") as handle:
+            size = struct.unpack("<Q", handle.read(8))[0]
+            if size > path.stat().st_size:
+                raise ValueError("a header longer than the file")
+            header = json.loads(handle.read(size))
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        matrices = {name: entry for name, entry in tensors.items() if len(entry["shape"]) == 2}
+        if len(matrices) != 1:
+            names = ", ".join(sorted(tensors)) or "none"
+            raise InputError(f"{path}: expected one matrix, found the tensors {names}; save one matrix a file")
+        entry = next(iter(matrices.values()))
+        dtype = np.dtype(_SAFETENSORS_TYPES.get(entry["dtype"], "V1"))
+        return _part(path, 8 + size + entry["data_offsets"][0], dtype, tuple(entry["shape"]), entry["dtype"])
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; give a .safetensors file") from error
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise InputError(f"{path}: no .safetensors file, or a damaged one ({error}); save it again") from error
+
+
+def _part(path: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...], type_name: str | None = None) -> Part:
+    if len(shape) != 2 or dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
+        found = f"{type_name or dtype} {shape}"
+        raise InputError(f"{path}: expected a matrix of fp16, fp32 or fp64 numbers, found {found}")
+    if min(shape) < 1:
+        raise InputError(f"{path}: holds no numbers, its shape is {shape}; give two rows or more")
+    size = path.stat().st_size
+    if size < offset + shape[0] * shape[1] * dtype.itemsize:
+        raise ArtifactError(f"{path}: cut short, {size} bytes for a matrix of {shape}; copy it again")
+    return Part(path, offset, dtype, shape[0], shape[1])
+
+
+def _ids(part: Part, first: int) -> polars.Series:
+    places = polars.Series("id", np.arange(first, first + part.rows)).cast(polars.String)
+    if part.ids_path is None:
+        return places
+    try:
+        names = polars.read_parquet_schema(part.ids_path)
+        column = next((name for name in ID_COLUMNS if name in names), None)
+        if column is None:
+            return places
+        ids = polars.read_parquet(part.ids_path, columns=[column])[column].cast(polars.String)
+    except (OSError, polars.exceptions.PolarsError) as error:
+        reason = " ".join(str(error).split())
+        raise ArtifactError(f"{part.ids_path}: cannot be read ({reason}); copy it again") from error
+    if len(ids) != part.rows:
+        raise ArtifactError(f"{part.ids_path}: {len(ids)} rows for {part.rows} vectors in {part.path.name}")
+    return ids.alias("id")

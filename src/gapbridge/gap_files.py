@@ -1,0 +1,98 @@
+"""The whole diagnosis of a gap on people's own files: figures, pictures and one page in a folder.
+
+Shapes: `n` rows, `d` width.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gapbridge.align import Options, RowBatches, Side, fit_held_out, summarise
+from gapbridge.align_files import (
+    MAX_BAD_FRACTION,
+    QUARANTINE_FILE,
+    open_sides,
+    replacing,
+    require_free,
+    write_quarantine,
+)
+from gapbridge.drawing.diagnosis import WRITTEN, verdict, write_diagnosis
+from gapbridge.embeddings.vectors import Vectors
+from gapbridge.errors import InputError
+from gapbridge.geometry.diagnosis import Sample, by_domain, diagnose
+
+SAMPLE_ROWS = 20_000
+FEWEST_ROWS = 40
+"""A side of fewer rows has no halves to speak of."""
+
+
+def gap_files(
+    texts: Path,
+    images: Path,
+    out: Path,
+    *,
+    paired: bool = False,
+    options: Options = Options(),  # noqa: B008, frozen
+    rows: int = SAMPLE_ROWS,
+    domains: Mapping[str, tuple[Path, Path]] | None = None,
+    max_bad_fraction: float = MAX_BAD_FRACTION,
+) -> dict[str, Any]:
+    """Diagnose the gap between the vectors at `texts` and `images` and write everything to the folder `out`.
+
+    Gap, traces and floor are of all rows, the rest of a sample of `rows` rows a side. With `paired`, row i of the
+    texts belongs to row i of the images. `domains` names further sets for the table across domains. Returns the
+    figures of gap.json. Raises InputError or ArtifactError, and then leaves `out` as it was.
+    """
+    require_free(out, {*WRITTEN, QUARANTINE_FILE})
+    text, image = open_sides(texts, images)
+    if paired and text.rows != image.rows:
+        raise InputError(f"--paired: {text.rows} texts and {image.rows} images; give one image a text, in one order")
+    walked = {name: RowBatches(side, name, max_bad_fraction) for name, side in (("texts", text), ("images", image))}
+    sides = Side(walked["texts"], text.groups, text.rows), Side(walked["images"], image.groups, image.rows)
+    fitted = fit_held_out(*sides, options)[1]
+    sample = _sample(text, image, walked, paired, rows, options.seed)
+    diagnosis = diagnose(sample, options.method, options.seed)
+    others = {name: _unpaired(*paths, rows, options.seed, max_bad_fraction) for name, paths in (domains or {}).items()}
+    figures = {
+        "rows": {"texts": text.rows, "images": image.rows},
+        "sample": {"texts": len(sample.texts), "images": len(sample.images), "paired": paired},
+        "fit": fitted,
+        **diagnosis.figures(),
+        "domains": by_domain({"these": sample, **others}, options.method, options.seed) if others else None,
+        "lengths": None,
+    }
+    with replacing(out) as folder:
+        write_diagnosis(folder, diagnosis, figures)
+        write_quarantine(folder, {name: side.bad for name, side in walked.items()})
+    return figures | verdict(figures)
+
+
+def _sample(
+    text: Vectors, image: Vectors, walked: Mapping[str, RowBatches], paired: bool, rows: int, seed: int
+) -> Sample:
+    """Rows by chance, good ones alone; a pair is left out where either of its rows is bad."""
+    good = {name: side.good() for name, side in walked.items()}
+    if paired:
+        both = good["texts"] & good["images"]
+        places = _places(both, rows, seed)
+        return Sample.of(text.read(places), image.read(places), paired=True)
+    return Sample.of(text.read(_places(good["texts"], rows, seed)), image.read(_places(good["images"], rows, seed + 1)))
+
+
+def _places(good: np.ndarray, rows: int, seed: int) -> np.ndarray:
+    """At most `rows` places of good rows, in order. Raises InputError where there are too few."""
+    there = np.flatnonzero(good)
+    if len(there) < FEWEST_ROWS:
+        raise InputError(f"{len(there)} rows: a diagnosis needs {FEWEST_ROWS} or more a side")
+    return np.sort(np.random.default_rng(seed).choice(there, size=min(rows, len(there)), replace=False))
+
+
+def _unpaired(texts: Path, images: Path, rows: int, seed: int, max_bad_fraction: float) -> Sample:
+    """A sample of another set, for the table across domains."""
+    text, image = open_sides(texts, images)
+    walked = {name: RowBatches(side, name, max_bad_fraction) for name, side in (("texts", text), ("images", image))}
+    for side in walked.values():
+        summarise(side)
+    return _sample(text, image, walked, False, rows, seed)

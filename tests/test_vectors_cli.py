@@ -1,0 +1,149 @@
+"""`gapbridge align apply`, `drift` and `gap` as people type them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+import pytest
+from PIL import Image
+
+from gapbridge.cli import main
+
+
+def _cloud(rows: int, seed: int, mean: float, width: int = 16) -> np.ndarray:
+    made = np.random.default_rng(seed).normal(size=(rows, width)) * 0.4
+    made[:, 0] += mean
+    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float16)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """T.npy (900, 16), I.npy (700, 16), N.npy: more texts of the same kind, and a fitted alignment."""
+    np.save(tmp_path / "T.npy", _cloud(900, 0, 1))
+    np.save(tmp_path / "I.npy", _cloud(700, 1, -1))
+    np.save(tmp_path / "N.npy", _cloud(900, 2, 1))
+    np.save(tmp_path / "M.npy", _cloud(900, 3, 0.2))
+    assert _run(tmp_path, "align fit --texts T.npy --images I.npy --out fitted --json") == 0
+    return tmp_path
+
+
+_FOLDERS = ("fitted", "out", "retrieval")
+
+
+def _run(folder: Path, line: str) -> int:
+    words = [str(folder / word) if word.endswith((".npy", ".d")) or word in _FOLDERS else word for word in line.split()]
+    try:
+        main(words)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def _figures(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1
+    found: dict[str, Any] = json.loads(lines[0])
+    return found
+
+
+@pytest.mark.parametrize(("flag", "dtype"), [("", np.float16), ("--fp32", np.float32)])
+def test_apply_writes_clip_retrievals_layout(
+    flag: str, dtype: type, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert _run(folder, f"align apply fitted --texts T.npy --out out --json {flag}") == 0
+    assert _figures(capsys)["n_texts"] == 900
+    rows = np.load(folder / "out/text_emb/text_emb_0.npy")
+    assert rows.dtype == dtype and rows.shape == (900, 16)
+    np.testing.assert_allclose(np.linalg.norm(rows.astype(np.float64), axis=1), 1, atol=2e-3)
+    gap = np.linalg.norm(rows.mean(axis=0, dtype=np.float64) - np.load(folder / "I.npy").mean(axis=0, dtype=np.float64))
+    assert gap < 0.05
+    ids = polars.read_parquet(folder / "out/metadata/metadata_0.parquet")["id"]
+    assert ids.to_list() == [str(row) for row in range(900)]
+    assert _run(folder, "align apply fitted --texts T.npy --out out") == 0  # takes the place of the first
+
+
+def test_apply_keeps_names_order_and_parts_and_leaves_bad_rows_out(folder: Path) -> None:
+    rows = _cloud(40, 5, 1)
+    rows[3], rows[25] = np.nan, 0
+    for number, cut in ((0, slice(0, 20)), (1, slice(20, 40))):
+        for kind in ("text_emb", "metadata"):
+            (folder / "retrieval" / kind).mkdir(parents=True, exist_ok=True)
+        np.save(folder / "retrieval/text_emb" / f"text_emb_{number}.npy", rows[cut])
+        names = [f"name {row}" for row in range(40)[cut]]
+        polars.DataFrame({"image_path": names}).write_parquet(
+            folder / "retrieval/metadata" / f"metadata_{number}.parquet"
+        )
+    assert _run(folder, "align apply fitted --texts retrieval --out out") == 1
+    assert not (folder / "out").exists()
+    assert _run(folder, "align apply fitted --texts retrieval --out out --max-bad-fraction 0.1") == 0
+    tables = [polars.read_parquet(folder / f"out/metadata/metadata_{number}.parquet")["id"] for number in (0, 1)]
+    assert [*tables[0], *tables[1]] == [f"name {row}" for row in range(40) if row not in (3, 25)]
+    assert [len(np.load(folder / f"out/text_emb/text_emb_{number}.npy")) for number in (0, 1)] == [19, 19]
+    quarantine = polars.read_parquet(folder / "out/quarantine.parquet")
+    assert quarantine.rows() == [("texts", 3, "holds NaN or infinity"), ("texts", 25, "is zero")]
+
+
+def test_bad_rows_are_listed_beside_the_alignment(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = np.load(folder / "T.npy")
+    rows[7, 2] = np.inf
+    np.save(folder / "B.npy", rows)
+    capsys.readouterr()
+    assert _run(folder, "align fit --texts B.npy --images I.npy --out out --max-bad-fraction 0.002") == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["bad", "texts", "left", "out", "1"]
+    assert polars.read_parquet(folder / "out/quarantine.parquet")["row"].to_list() == [7]
+    assert _run(folder, "align fit --texts B.npy --images I.npy --out other.d --max-bad-fraction 0") == 1
+    assert "texts row 7: holds NaN or infinity" in capsys.readouterr().err
+    assert not (folder / "other.d").exists()
+
+
+def test_drift_says_whether_to_fit_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert _run(folder, "drift fitted --texts N.npy --images I.npy") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "fits: no need to recalibrate"
+    assert _run(folder, "drift fitted --texts M.npy") == 3
+    assert "recalibrate: " in capsys.readouterr().out.splitlines()[-1]
+    assert _run(folder, "drift fitted --texts M.npy --json") == 3
+    assert _figures(capsys)["recalibrate"] is True
+    np.save(folder / "W.npy", _cloud(90, 0, 1)[:, :5])
+    assert _run(folder, "drift fitted --texts W.npy") == 1
+    assert capsys.readouterr().err.startswith("error: alignment: its width is 16")
+
+
+def test_gap_writes_figures_pictures_and_a_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert _run(folder, "gap --texts T.npy --images I.npy --domain moved M.npy I.npy --rows 500 --out out --json") == 0
+    figures = _figures(capsys)
+    assert figures == json.loads((folder / "out/gap.json").read_text())
+    assert set(figures["methods"]) == {"none", "anchor", "anchor_trace", "c3", "blockwise", "realign"}
+    assert figures["domains"]["these"]["moved"] > 1.1 * figures["domains"]["moved"]["moved"]
+    assert figures["pairs"] is None and figures["sample"] == {"texts": 500, "images": 500, "paired": False}
+    for name in ("gap", "spectra", "cosines", "neighbours", "sizes", "domains"):
+        with Image.open(folder / "out" / f"{name}.png") as picture:
+            assert min(picture.size) > 300
+    page = (folder / "out/index.html").read_text()
+    assert page.count("data:image/png;base64,") == 6 and "<script" not in page and "http" not in page
+    assert figures["headline"] in page and figures["advice"] in page
+
+
+def test_pairs_are_measured_where_they_are_pairs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = np.load(folder / "T.npy")
+    images = texts.astype(np.float32)
+    images[:, 0] -= 1.5
+    np.save(folder / "P.npy", images)
+    capsys.readouterr()
+    assert _run(folder, "gap --texts T.npy --images P.npy --paired --rows 300 --out out --json") == 0
+    figures = _figures(capsys)
+    assert figures["pairs"]["rows"] == 300 and figures["pairs"]["identity_error"] < 1e-12
+    assert figures["methods"]["realign"]["paired_cosine"] > figures["methods"]["none"]["paired_cosine"] + 0.1
+    assert _run(folder, "gap --texts T.npy --images I.npy --paired --out out") == 1
+    assert "900 texts and 700 images" in capsys.readouterr().err
+
+
+def test_too_few_rows_for_a_diagnosis(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(folder / "F.npy", _cloud(20, 0, 1))
+    assert _run(folder, "gap --texts F.npy --images I.npy --out out") == 1
+    assert "needs 40 or more a side" in capsys.readouterr().err
+    assert not (folder / "out").exists()
