@@ -3,6 +3,7 @@
 Shapes: `n` rows, `d` width.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import polars
+from tqdm import tqdm
 
 from gapbridge import artifacts
 from gapbridge.align import Alignment, Drift, Options, RowBatches, Side, fit_held_out, measure_drift
@@ -28,6 +30,7 @@ from gapbridge.embeddings.vectors import (
 )
 from gapbridge.errors import InputError
 
+_log = logging.getLogger(__name__)
 QUARANTINE_FILE = "quarantine.parquet"
 MAX_BAD_FRACTION = 0.001
 
@@ -67,7 +70,7 @@ def apply_files(
     with replacing(out) as folder:
         writer = PartWriter(folder, "texts", text.width, dtype, text.fingerprint)
         for number, part in enumerate(text.parts):
-            rows, ids = RowBatches(text.only(number), "texts", max_bad_fraction=1.0), text.ids(number)
+            rows, ids = batches(text.only(number), "texts", max_bad_fraction=1.0), text.ids(number)
             writer.write(rows.map(_mover(alignment, ids, dtype)), part.rows, partial(_good, ids, rows))
             bad |= {first + place: reason for place, reason in rows.bad.items()}
             off_unit, first = off_unit + rows.off_unit, first + part.rows
@@ -100,8 +103,24 @@ def open_sides(texts: Path, images: Path) -> tuple[Vectors, Vectors]:
 
 
 def batches(vectors: Vectors, name: SideName, max_bad_fraction: float) -> RowBatches:
-    """The rows of `vectors` for the alignment."""
-    return RowBatches(vectors, name, max_bad_fraction)
+    """The rows of `vectors` for the alignment; each walk is seen."""
+    return RowBatches(Shown(vectors, name), name, max_bad_fraction)
+
+
+class Shown:
+    """Vectors whose walks are seen: a progress bar on a terminal, a line a walk elsewhere."""
+
+    def __init__(self, vectors: Vectors, name: str) -> None:
+        self._vectors, self._name = vectors, name
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        rows = self._vectors.rows
+        with tqdm(total=rows, desc=self._name, unit=" rows", unit_scale=True, leave=False, disable=None) as progress:
+            for batch in self._vectors:
+                yield batch
+                progress.update(len(batch))
+            if progress.disable:
+                _log.info("%s: %s rows read", self._name, f"{rows:,}")
 
 
 def _mover(alignment: Alignment, ids: polars.Series, dtype: np.dtype) -> Any:

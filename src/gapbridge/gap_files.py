@@ -13,6 +13,7 @@ from gapbridge.align import Options, RowBatches, Side, fit_held_out, summarise
 from gapbridge.align_files import (
     MAX_BAD_FRACTION,
     QUARANTINE_FILE,
+    batches,
     open_sides,
     replacing,
     require_free,
@@ -49,7 +50,7 @@ def gap_files(
     text, image = open_sides(texts, images)
     if paired and text.rows != image.rows:
         raise InputError(f"--paired: {text.rows} texts and {image.rows} images; give one image a text, in one order")
-    walked = {name: RowBatches(side, name, max_bad_fraction) for name, side in (("texts", text), ("images", image))}
+    walked = {name: batches(side, name, max_bad_fraction) for name, side in (("texts", text), ("images", image))}
     sides = Side(walked["texts"], text.groups, text.rows), Side(walked["images"], image.groups, image.rows)
     fitted = fit_held_out(*sides, options)[1]
     sample = _sample(text, image, walked, paired, rows, options.seed)
@@ -92,7 +93,7 @@ def _places(good: np.ndarray, rows: int, seed: int) -> np.ndarray:
 def _unpaired(texts: Path, images: Path, rows: int, seed: int, max_bad_fraction: float) -> Sample:
     """A sample of another set, for the table across domains."""
     text, image = open_sides(texts, images)
-    walked = {name: RowBatches(side, name, max_bad_fraction) for name, side in (("texts", text), ("images", image))}
+    walked = {name: batches(side, name, max_bad_fraction) for name, side in (("texts", text), ("images", image))}
     for side in walked.values():
         summarise(side)
     return _sample(text, image, walked, False, rows, seed)

@@ -44,6 +44,25 @@ def test_exact_before_rounding(method: str, cloud: Cloud) -> None:
     np.testing.assert_allclose(fit(texts, images, method).move(texts), oracle(texts, images, method), atol=1e-13)
 
 
+def _made(kind: str, cloud: Cloud) -> np.ndarray:
+    """Texts (n, 24) of a kind that is hard on the arithmetic."""
+    texts = cloud(300, 0)
+    if kind == "clustered":
+        centres = cloud(5, 3)
+        return project(centres[np.arange(300) % 5] + 0.01 * texts)
+    if kind == "near-degenerate":  # the spread is a hundred-thousandth of the length
+        return project(texts[:1] + 1e-5 * texts)
+    return texts[:9] if kind == "n < d" else texts.astype(np.float16)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["clustered", "near-degenerate", "fp16", "n < d"])
+def test_equals_the_oracle_on_hard_data(kind: str, method: str, cloud: Cloud) -> None:
+    texts, images = _made(kind, cloud), cloud(200, 1)
+    aligned = fit(texts, images, method).apply(texts, _ids(texts))
+    np.testing.assert_allclose(aligned, oracle(texts, images, method), atol=1e-6)
+
+
 def test_mean_shift_is_the_anchor(cloud: Cloud) -> None:
     texts, images = cloud(50, 0), cloud(60, 1)
     shifted = fit(texts, images, "mean_shift")

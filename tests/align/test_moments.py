@@ -1,6 +1,7 @@
 """Moments: the same as two-pass float64 formulas, whatever the batches and their order."""
 
 import itertools
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -89,3 +90,16 @@ def test_wrong_uses_are_refused() -> None:
         Moments(5).merge(Moments(5, covariance=True))
     with pytest.raises(ValueError, match="covariance=True"):
         _ = Moments(5).covariance
+
+
+def test_half_a_million_rows_in_batches_of_any_size() -> None:
+    """float64 keeps twelve digits, whatever the batches and the order of the parts."""
+    rows = np.random.default_rng(0).normal(size=(500_000, 4)) * [1, 0.1, 0.01, 1e-3] + [3, -2, 1, 0.5]
+    whole = Moments(4).update(rows)
+    for size in (997, 65_536):
+        parts = [Moments(4).update(rows[start : start + size]) for start in range(0, len(rows), size)]
+        for order in (parts, parts[::-1]):
+            merged = reduce(Moments.merge, order)
+            np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-12)
+            np.testing.assert_allclose(merged.variance, whole.variance, rtol=1e-12)
+            assert merged.trace == pytest.approx(whole.trace, rel=1e-12)
