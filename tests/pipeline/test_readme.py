@@ -38,14 +38,14 @@ def commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy with the installed environment as its `.venv`, and two matrices for the alignment."""
+    """A copy with the installed environment as its `.venv`, and matrices for the alignment."""
     workspace = tmp_path_factory.mktemp("readme") / "workspace"
     workspace.mkdir()
     copy_of_tracked_files(workspace, "smoke")
     (workspace / ".venv").symlink_to(sys.prefix)
     random = np.random.default_rng(0)
-    for name in ("T", "I"):
-        np.save(workspace / f"{name}.npy", random.normal(1, 1, (200, 16)).astype(np.float32))
+    for name, mean in (("T", 1), ("I", 2), ("NEW", 1)):
+        np.save(workspace / f"{name}.npy", (random.normal(0, 1, (200, 16)) + mean).astype(np.float32))
     return workspace
 
 
