@@ -34,7 +34,10 @@ def _shards(folder: Path, fingerprint: str = "f") -> Shards:
 
 def _alignment(fingerprint: str = "f") -> Alignment:
     mean = np.linspace(0.1, 0.2, 8)
-    return Alignment("anchor", mean * 0, mean, np.ones(8), None, 1.0, 1.0, 1.0, 9, 9, fingerprint=fingerprint)
+    return Alignment(
+        "anchor", mean * 0, mean, np.ones(8), np.empty((0, 8)), None, scale=1.0, noise=0.0, seed=0,
+        text_trace=1.0, image_trace=1.0, text_count=9, image_count=9, fingerprint=fingerprint,
+    )  # fmt: skip
 
 
 def test_texts_are_aligned_as_they_are_read(tmp_path: Path) -> None:

@@ -98,9 +98,11 @@ class Centroid:
         self.count = 0
         self._sum = np.zeros(alignment.width)
 
-    def update(self, units: np.ndarray, row_ids: Sequence[str] | np.ndarray | None = None) -> "Centroid":
-        """Take in float64 unit texts (n, d); returns itself."""
-        return self._take(len(units), self.alignment.moved_sum(units.copy(), row_ids))
+    def update(
+        self, units: np.ndarray, row_ids: Sequence[str] | np.ndarray | None = None, overwrite: bool = False
+    ) -> "Centroid":
+        """Take in float64 unit texts (n, d); returns itself. With `overwrite` they are used up."""
+        return self._take(len(units), self.alignment.moved_sum(units if overwrite else units.copy(), row_ids))
 
     def merge(self, other: "Centroid") -> "Centroid":
         """The centroid of both sets of texts together, as a new object."""
@@ -127,10 +129,11 @@ def summarise(rows: RowBatches, *masks: np.ndarray | None, covariance: bool = Fa
 
     Raises InputError where there are fewer than two rows at all.
     """
-    chosen = masks or (None,)
+    chosen, alone = masks or (None,), len(masks) < 2
 
     def of_block(block: Block) -> list[Moments]:
-        return [Moments(block.units.shape[1], covariance).update(_picked(block, mask)) for mask in chosen]
+        width = block.units.shape[1]
+        return [Moments(width, covariance).update(*_picked(block, mask, alone)) for mask in chosen]
 
     totals: list[Moments] = []
     for parts in rows.map(of_block):
@@ -145,10 +148,10 @@ def aligned_means(alignment: Alignment, texts: RowBatches, *masks: np.ndarray | 
 
     Rows are named by their places, which is what noise is drawn from.
     """
-    chosen = masks or (None,)
+    chosen, alone = masks or (None,), len(masks) < 2
 
     def of_block(block: Block) -> list[Centroid]:
-        return [_centroid(alignment, block, mask) for mask in chosen]
+        return [_centroid(alignment, block, mask, alone) for mask in chosen]
 
     totals: list[Centroid] = []
     for parts in texts.map(of_block):
@@ -161,11 +164,13 @@ def batches_of(rows: Rows | RowBatches, name: str) -> RowBatches:
     return rows if isinstance(rows, RowBatches) else RowBatches(rows, name)
 
 
-def _centroid(alignment: Alignment, block: Block, mask: np.ndarray | None) -> Centroid:
+def _centroid(alignment: Alignment, block: Block, mask: np.ndarray | None, alone: bool) -> Centroid:
     places = block.places if mask is None else block.places[mask[block.places]]
     ids = [str(place) for place in places] if alignment.noise else None
-    return Centroid(alignment).update(_picked(block, mask), ids)
+    units, owned = _picked(block, mask, alone)
+    return Centroid(alignment).update(units, ids, owned)
 
 
-def _picked(block: Block, mask: np.ndarray | None) -> np.ndarray:
-    return block.units if mask is None else block.units[mask[block.places]]
+def _picked(block: Block, mask: np.ndarray | None, alone: bool) -> tuple[np.ndarray, bool]:
+    """The rows of a mask, and whether they may be changed: a picked copy always, all of them where nobody else reads."""
+    return (block.units, alone) if mask is None else (block.units[mask[block.places]], True)

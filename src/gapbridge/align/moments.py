@@ -29,14 +29,18 @@ class Moments:
         """Numbers in a row, d."""
         return len(self.mean)
 
-    def update(self, rows: np.ndarray) -> "Moments":
-        """Take in `rows` (n, d); returns itself. Raises ValueError for another width."""
+    def update(self, rows: np.ndarray, overwrite: bool = False) -> "Moments":
+        """Take in `rows` (n, d); returns itself. With `overwrite` float64 rows are used up, which saves a copy.
+
+        Raises ValueError for another width.
+        """
         if rows.ndim != 2 or rows.shape[1] != self.width:
             raise ValueError(f"moments of width {self.width} cannot take rows of shape {rows.shape}")
         if len(rows):
-            exact = np.asarray(rows, dtype=np.float64)
-            mean = exact.mean(axis=0)
-            self._join(len(exact), mean, self._square(exact - mean))
+            exact = rows if overwrite and rows.dtype == np.float64 else np.array(rows, dtype=np.float64)
+            mean = np.full(len(exact), 1 / len(exact)) @ exact
+            exact -= mean
+            self._join(len(exact), mean, self._square(exact))
         return self
 
     def merge(self, other: "Moments") -> "Moments":
