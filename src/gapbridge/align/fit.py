@@ -172,5 +172,5 @@ def _centroid(alignment: Alignment, block: Block, mask: np.ndarray | None, alone
 
 
 def _picked(block: Block, mask: np.ndarray | None, alone: bool) -> tuple[np.ndarray, bool]:
-    """The rows of a mask, and whether they may be changed: a picked copy always, all of them where nobody else reads."""
+    """The rows of a mask, and whether they may be changed: picked ones always, all where nobody else reads them."""
     return (block.units, alone) if mask is None else (block.units[mask[block.places]], True)
