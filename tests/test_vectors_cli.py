@@ -120,11 +120,11 @@ def test_gap_writes_figures_pictures_and_a_page(folder: Path, capsys: pytest.Cap
     assert set(figures["methods"]) == {"none", "anchor", "anchor_trace", "c3", "blockwise", "realign"}
     assert figures["domains"]["these"]["moved"] > 1.1 * figures["domains"]["moved"]["moved"]
     assert figures["pairs"] is None and figures["sample"] == {"texts": 500, "images": 500, "paired": False}
-    for name in ("gap", "spectra", "cosines", "neighbours", "sizes", "domains"):
+    for name in ("gap", "spectra", "cosines", "neighbours", "methods", "sizes", "domains"):
         with Image.open(folder / "out" / f"{name}.png") as picture:
             assert min(picture.size) > 300
     page = (folder / "out/index.html").read_text()
-    assert page.count("data:image/png;base64,") == 6 and "<script" not in page and "http" not in page
+    assert page.count("data:image/png;base64,") == 7 and "<script" not in page and "http" not in page
     assert figures["headline"] in page and figures["advice"] in page
 
 
@@ -140,6 +140,22 @@ def test_pairs_are_measured_where_they_are_pairs(folder: Path, capsys: pytest.Ca
     assert figures["methods"]["realign"]["paired_cosine"] > figures["methods"]["none"]["paired_cosine"] + 0.1
     assert _run(folder, "gap --texts T.npy --images I.npy --paired --out out") == 1
     assert "900 texts and 700 images" in capsys.readouterr().err
+
+
+def test_captions_beside_the_vectors_are_told_apart_by_their_length(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in ("text_emb", "metadata"):
+        (folder / "retrieval" / kind).mkdir(parents=True)
+    np.save(folder / "retrieval/text_emb/text_emb_0.npy", np.load(folder / "T.npy"))
+    captions = ["word " * (2 if row % 3 else 20) for row in range(900)]
+    polars.DataFrame({"caption": captions}).write_parquet(folder / "retrieval/metadata/metadata_0.parquet")
+    capsys.readouterr()
+    assert _run(folder, "gap --texts retrieval --images I.npy --rows 300 --out out --json") == 0
+    lengths = _figures(capsys)["lengths"]
+    assert lengths["short"]["words"] == 2 and lengths["long"]["words"] == 20
+    assert lengths["short"]["rows"] + lengths["long"]["rows"] == 300
+    assert (folder / "out/lengths.png").exists()
 
 
 def test_too_few_rows_for_a_diagnosis(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ from gapbridge.drawing.diagnosis import WRITTEN, verdict, write_diagnosis
 from gapbridge.embeddings.vectors import Vectors
 from gapbridge.errors import InputError
 from gapbridge.geometry.diagnosis import Sample, by_domain, diagnose
+from gapbridge.geometry.lengths import by_length
 
 SAMPLE_ROWS = 20_000
 FEWEST_ROWS = 40
@@ -53,7 +54,7 @@ def gap_files(
     walked = {name: batches(side, name, max_bad_fraction) for name, side in (("texts", text), ("images", image))}
     sides = Side(walked["texts"], text.groups, text.rows), Side(walked["images"], image.groups, image.rows)
     fitted = fit_held_out(*sides, options)[1]
-    sample = _sample(text, image, walked, paired, rows, options.seed)
+    sample, places = _sample(text, image, walked, paired, rows, options.seed)
     diagnosis = diagnose(sample, options.method, options.seed)
     others = {name: _unpaired(*paths, rows, options.seed, max_bad_fraction) for name, paths in (domains or {}).items()}
     figures = {
@@ -62,7 +63,7 @@ def gap_files(
         "fit": fitted,
         **diagnosis.figures(),
         "domains": by_domain({"these": sample, **others}, options.method, options.seed) if others else None,
-        "lengths": None,
+        "lengths": _lengths(text, places, sample),
     }
     with replacing(out) as folder:
         write_diagnosis(folder, diagnosis, figures)
@@ -72,14 +73,19 @@ def gap_files(
 
 def _sample(
     text: Vectors, image: Vectors, walked: Mapping[str, RowBatches], paired: bool, rows: int, seed: int
-) -> Sample:
-    """Rows by chance, good ones alone; a pair is left out where either of its rows is bad."""
+) -> tuple[Sample, np.ndarray]:
+    """Rows by chance, good ones alone, and the texts' places; a pair is left out where either of its rows is bad."""
     good = {name: side.good() for name, side in walked.items()}
     if paired:
-        both = good["texts"] & good["images"]
-        places = _places(both, rows, seed)
-        return Sample.of(text.read(places), image.read(places), paired=True)
-    return Sample.of(text.read(_places(good["texts"], rows, seed)), image.read(_places(good["images"], rows, seed + 1)))
+        both = _places(good["texts"] & good["images"], rows, seed)
+        return Sample.of(text.read(both), image.read(both), paired=True), both
+    places = _places(good["texts"], rows, seed)
+    return Sample.of(text.read(places), image.read(_places(good["images"], rows, seed + 1))), places
+
+
+def _lengths(text: Vectors, places: np.ndarray, sample: Sample) -> dict[str, dict[str, float]] | None:
+    captions = text.captions()
+    return None if captions is None else by_length([captions[place] for place in places], sample.texts, sample.images)
 
 
 def _places(good: np.ndarray, rows: int, seed: int) -> np.ndarray:
@@ -96,4 +102,4 @@ def _unpaired(texts: Path, images: Path, rows: int, seed: int, max_bad_fraction:
     walked = {name: batches(side, name, max_bad_fraction) for name, side in (("texts", text), ("images", image))}
     for side in walked.values():
         summarise(side)
-    return _sample(text, image, walked, False, rows, seed)
+    return _sample(text, image, walked, False, rows, seed)[0]

@@ -93,7 +93,7 @@ def test_the_plane_holds_at_most_the_rows_asked_for(aligned: Path, set_params: C
 def test_pictures_open_and_two_runs_give_the_same_bytes(aligned: Path) -> None:
     first = run_directly(aligned, "geometry"), artifacts.dvc_digest(aligned / "artifacts/geometry")
     assert (run_directly(aligned, "geometry"), artifacts.dvc_digest(aligned / "artifacts/geometry")) == first
-    for name in ("spectra", "gap", "cosines", "neighbours", "sizes", "lengths", "trajectory"):
+    for name in ("spectra", "gap", "cosines", "neighbours", "methods", "sizes", "lengths", "trajectory"):
         with Image.open(aligned / "artifacts/geometry" / f"{name}.png") as picture:
             assert min(picture.size) > 300
             assert "Software" not in picture.info
@@ -133,7 +133,7 @@ def test_training_and_lengths_are_told(aligned: Path) -> None:
     assert lengths["short"]["words"] < lengths["long"]["words"]
     assert lengths["short"]["truncated"] == 0 and lengths["long"]["truncated"] == pytest.approx(0.8)
     page = (aligned / "artifacts/geometry/index.html").read_text()
-    assert page.count("data:image/png;base64,") == 7 and "<script" not in page and "http" not in page
+    assert page.count("data:image/png;base64,") == 8 and "<script" not in page and "http" not in page
 
 
 def test_a_pinned_encoder_has_no_training_to_tell_of(aligned: Path) -> None:

@@ -77,6 +77,7 @@ def write_diagnosis(
         folder / "methods.parquet"
     )
     _save(draw.draw_neighbours(methods), folder / "neighbours.png")
+    _save(draw.draw_methods(methods, page.LABELS), folder / "methods.png")
     polars.DataFrame([asdict(point) for point in diagnosis.sizes]).write_parquet(folder / "sizes.parquet")
     sizes = [(point.rows, point.mean, point.spread) for point in diagnosis.sizes]
     _save(draw.draw_sizes(*zip(*sizes, strict=True), diagnosis.rows_needed), folder / "sizes.png")

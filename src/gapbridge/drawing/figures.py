@@ -107,6 +107,26 @@ def draw_neighbours(methods: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
+def draw_methods(methods: Mapping[str, Mapping[str, float]], labels: Mapping[str, str]) -> Figure:
+    """One small panel a figure of `labels`, a bar for each aligner; figures that no aligner has are left out."""
+    shown = [key for key in labels if any(key in one for one in methods.values())]
+    columns = 3
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(9, 1.9 * rows), dpi=_DPI, layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    names = list(methods)
+    colours = [{"none": COLOURS["text"], "realign": COLOURS["aligned"]}.get(name, "0.6") for name in names]
+    for axes, key in zip(panels, shown, strict=False):
+        axes.bar(names, [methods[name].get(key, 0.0) for name in names], color=colours, width=0.7)
+        axes.set_title(labels[key], fontsize=9)
+        axes.tick_params(axis="x", labelrotation=40, labelsize=7)
+        axes.tick_params(axis="y", labelsize=7)
+        _tidy(axes)
+    for axes in panels[len(shown) :]:
+        axes.set_visible(False)
+    return figure
+
+
 def draw_sizes(sizes: Sequence[int], means: Sequence[float], spreads: Sequence[float], needed: int) -> Figure:
     """The held-out gap over the number of rows a side that were fitted on, with its spread over the draws."""
     figure = Figure(figsize=(6, 4), dpi=_DPI, layout="constrained")
@@ -175,12 +195,12 @@ def draw_trajectory(rows: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def draw_lengths(groups: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Gap before and share of truncated texts for short and long captions, side by side."""
+    """Gap, effective rank and (where it is known) share of truncated texts for short and long captions."""
     names = list(groups)
-    figure = Figure(figsize=(7, 3.4), dpi=_DPI, layout="constrained")
-    for axes, key, label in zip(
-        figure.subplots(1, 2), ("gap_before", "truncated"), ("gap before", "share cut off by the encoder"), strict=True
-    ):
+    labels = {"gap_before": "gap before", "effective_rank": "effective rank", "truncated": "share cut off"}
+    shown = [key for key in labels if key in groups[names[0]]]
+    figure = Figure(figsize=(2.8 * len(shown), 3.4), dpi=_DPI, layout="constrained")
+    for axes, key, label in zip(figure.subplots(1, len(shown)), shown, (labels[key] for key in shown), strict=True):
         axes.bar(names, [groups[name][key] for name in names], color=COLOURS["text"], width=0.55)
         axes.set(title=label, ylim=(0, None))
         _tidy(axes)

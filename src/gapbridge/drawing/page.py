@@ -39,6 +39,11 @@ PICTURES = (
         "Good: up and to the right; bad: at the bottom both kinds stay apart, on the left texts lose their sense.",
     ),
     Picture(
+        "methods.png",
+        "Every figure by aligner",
+        "Good: a gap near nothing, a trace ratio near 1, neighbours and structure kept; bad: one of them lost.",
+    ),
+    Picture(
         "sizes.png",
         "How many rows a fit needs",
         "Good: the curve has become flat before it ends; bad: it still falls, so more rows would give a smaller gap.",
@@ -68,6 +73,7 @@ LABELS = {
     "trace_ratio": "trace ratio",
     "power_law_exponent": "exponent α",
     "effective_rank": "effective rank",
+    "condition_number": "condition number",
     "js_divergence": "JS divergence",
     "mixing_rate": "mixing, k = 20",
     "mixing_from_texts": "mixing from texts",

@@ -27,6 +27,7 @@ from gapbridge.errors import ArtifactError, InputError
 SideName = Literal["texts", "images"]
 EMBEDDING_FOLDERS = {"texts": "text_emb", "images": "img_emb"}
 METADATA_FOLDER = "metadata"
+CAPTION_COLUMN = "caption"
 ID_COLUMNS = ("id", "key", "image_path")
 """What names a row in clip-retrieval's metadata, best first."""
 FORMAT_VERSION = 1
@@ -89,6 +90,15 @@ class Vectors:
             found[here] = batch[places[here] - first]
             first += len(batch)
         return found
+
+    def captions(self) -> list[str] | None:
+        """The texts themselves (n,), where clip-retrieval's metadata has them for every part."""
+        tables = [part.ids_path for part in self.parts]
+        if self._own is not None or None in tables:
+            return None
+        found = [_column(path, CAPTION_COLUMN) for path in tables if path is not None]
+        known = [column for column in found if column is not None]
+        return [text or "" for column in known for text in column] if len(known) == len(found) else None
 
     def only(self, number: int) -> "Vectors":
         """One part of them."""
@@ -281,18 +291,20 @@ def _part(path: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...], type
 
 
 def _ids(part: Part, first: int) -> polars.Series:
-    places = polars.Series("id", np.arange(first, first + part.rows)).cast(polars.String)
-    if part.ids_path is None:
-        return places
-    try:
-        names = polars.read_parquet_schema(part.ids_path)
-        column = next((name for name in ID_COLUMNS if name in names), None)
-        if column is None:
-            return places
-        ids = polars.read_parquet(part.ids_path, columns=[column])[column].cast(polars.String)
-    except (OSError, polars.exceptions.PolarsError) as error:
-        reason = " ".join(str(error).split())
-        raise ArtifactError(f"{part.ids_path}: cannot be read ({reason}); copy it again") from error
+    named = (_column(part.ids_path, name) for name in ID_COLUMNS) if part.ids_path else ()
+    ids = next((column for column in named if column is not None), None)
+    if ids is None:
+        return polars.Series("id", np.arange(first, first + part.rows)).cast(polars.String)
     if len(ids) != part.rows:
         raise ArtifactError(f"{part.ids_path}: {len(ids)} rows for {part.rows} vectors in {part.path.name}")
     return ids.alias("id")
+
+
+def _column(path: Path, name: str) -> polars.Series | None:
+    """A column of a parquet file as text; None where there is no such column."""
+    try:
+        if name not in polars.read_parquet_schema(path):
+            return None
+        return polars.read_parquet(path, columns=[name])[name].cast(polars.String)
+    except (OSError, polars.exceptions.PolarsError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({' '.join(str(error).split())}); copy it again") from error
