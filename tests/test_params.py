@@ -10,9 +10,9 @@ from gapbridge.params import load_params
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        ("seed: 1", "sead: 0", "seed"),
-        ("seed: 1", "seed: 1\nsead: 0", "sead: unknown key; known here: seed, sources, ingest"),
-        ("seed: 1", "seed: zero", "seed: .*integer.*found 'zero'"),
+        ("seed: 0", "sead: 0", "seed"),
+        ("seed: 0", "seed: 0\nsead: 0", "sead: unknown key; known here: seed, sources, ingest"),
+        ("seed: 0", "seed: zero", "seed: .*integer.*found 'zero'"),
         ("learning_rate: 0.002", "learning_rate: .inf", r"encoder\.training\.learning_rate: .*finite.*found inf"),
         ("learning_rate: 0.002", "learning_rate: 1e-3", r"encoder\.training\.learning_rate: .*1\.0e-3, found '1e-3'"),
         ('text_template: "{}"', "text_template: a picture", r"encoder\.text_template: needs {}.*found 'a picture'"),

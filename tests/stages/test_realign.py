@@ -61,7 +61,7 @@ def test_two_runs_give_the_same_bytes(embedded: Path) -> None:
 def test_the_seed_chooses_the_groups(embedded: Path) -> None:
     first = run_directly(embedded, "realign")["gap_heldout"]
     path = embedded / "params.yaml"
-    path.write_text(path.read_text().replace("seed: 1", "seed: 2", 1))
+    path.write_text(path.read_text().replace("seed: 0", "seed: 2", 1))
     assert run_directly(embedded, "realign")["gap_heldout"] != first
 
 
