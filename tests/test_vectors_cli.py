@@ -9,7 +9,9 @@ import polars
 import pytest
 from PIL import Image
 
+from gapbridge.align import Alignment
 from gapbridge.cli import main
+from gapbridge.embeddings.shards import write_shards
 
 
 def _cloud(rows: int, seed: int, mean: float, width: int = 16) -> np.ndarray:
@@ -163,3 +165,47 @@ def test_too_few_rows_for_a_diagnosis(folder: Path, capsys: pytest.CaptureFixtur
     assert _run(folder, "gap --texts F.npy --images I.npy --out out") == 1
     assert "needs 40 or more a side" in capsys.readouterr().err
     assert not (folder / "out").exists()
+
+
+def test_encoders_are_told_apart_where_both_are_known(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def shards(name: str, encoder: str, rows: str) -> None:
+        vectors = np.load(folder / rows)
+        write_shards(folder / name, [([str(row) for row in range(len(vectors))], vectors)], encoder, 500)
+
+    shards("t.d", "a", "T.npy")
+    shards("i.d", "b", "I.npy")
+    assert _run(folder, "align fit --texts t.d --images i.d --out out") == 1
+    assert "embed with one" in capsys.readouterr().err
+    shards("i.d", "a", "I.npy")
+    assert _run(folder, "align fit --texts T.npy --images i.d --out out") == 0
+    assert Alignment.load(folder / "out").fingerprint == "a"
+    shards("o.d", "b", "N.npy")
+    for command in ("align apply out --texts o.d --out new.d", "drift out --texts o.d"):
+        assert _run(folder, command) == 1
+        assert "of encoder a, but the vectors come from b" in capsys.readouterr().err
+    assert _run(folder, "align apply out --texts T.npy --out new.d") == 0
+    assert _run(folder, "drift fitted --texts t.d") == 0  # fitted on bare matrices: nothing says that it is another
+
+
+@pytest.mark.parametrize(
+    ("domains", "message"),
+    [("--domain these M.npy I.npy", "name the other set otherwise"),
+     ("--domain a M.npy I.npy --domain a N.npy I.npy", "a name is given twice")],
+)  # fmt: skip
+def test_domains_have_names_of_their_own(
+    domains: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(folder, f"gap --texts T.npy --images I.npy {domains} --out out") == 1
+    assert message in capsys.readouterr().err
+    assert not (folder / "out").exists()
+
+
+def test_a_diagnosis_leaves_bad_rows_out_and_lists_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = np.load(folder / "T.npy")
+    rows[[3, 400]] = np.nan
+    np.save(folder / "B.npy", rows)
+    assert _run(folder, "gap --texts B.npy --images I.npy --out out") == 1
+    assert "texts row 3: holds NaN or infinity, and 1 more of 900" in capsys.readouterr().err
+    assert _run(folder, "gap --texts B.npy --images I.npy --out out --max-bad-fraction 0.01 --json") == 0
+    assert _figures(capsys)["sample"]["texts"] == 898
+    assert polars.read_parquet(folder / "out/quarantine.parquet")["row"].to_list() == [3, 400]

@@ -10,6 +10,7 @@ import numpy as np
 from gapbridge.align import ALIASES, RECIPES, Options
 from gapbridge.align.fit import C3_NOISE
 from gapbridge.align_files import MAX_BAD_FRACTION, apply_files, drift_files, fit_files
+from gapbridge.errors import InputError
 
 _FILE = click.Path(path_type=Path)
 _SHAPES = "a .npy or .safetensors matrix, a folder of .npy, clip-retrieval's folders, or our shards"
@@ -146,6 +147,8 @@ def gap(
     from gapbridge.drawing.diagnosis import PAGE_FILE
     from gapbridge.gap_files import gap_files
 
+    if len({name for name, *_ in domains}) < len(domains):
+        raise InputError("--domain: a name is given twice; name every set once")
     figures = gap_files(
         texts,
         images,

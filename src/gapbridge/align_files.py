@@ -48,7 +48,9 @@ def fit_files(
     rows = {"texts": batches(text, "texts", max_bad_fraction), "images": batches(image, "images", max_bad_fraction)}
     sides = Side(rows["texts"], text.groups, text.rows), Side(rows["images"], image.groups, image.rows)
     alignment, figures = fit_held_out(*sides, options)
-    alignment = alignment.with_origin(text.fingerprint, {"texts": text.digests, "images": image.digests})
+    alignment = alignment.with_origin(
+        text.fingerprint or image.fingerprint, {"texts": text.digests, "images": image.digests}
+    )
     with replacing(out) as folder:
         alignment.save(folder)
         write_quarantine(folder, {name: side.bad for name, side in rows.items()})
@@ -64,7 +66,7 @@ def apply_files(
     """
     require_free(out, {EMBEDDING_FOLDERS["texts"], METADATA_FOLDER, INDEX_FILE, QUARANTINE_FILE})
     alignment, text = Alignment.load(alignment_folder), open_vectors(texts, "texts")
-    alignment.require(text.width, text.fingerprint or alignment.fingerprint)
+    _require_same_encoder(alignment, text)
     bad: dict[int, str] = {}
     off_unit = first = 0
     with replacing(out) as folder:
@@ -89,7 +91,7 @@ def drift_files(
     for name, path in (("texts", texts), ("images", images)):
         if path is not None:
             vectors = open_vectors(path, name)
-            alignment.require(vectors.width, vectors.fingerprint or alignment.fingerprint)
+            _require_same_encoder(alignment, vectors)
             sides[name] = Side(batches(vectors, name, max_bad_fraction), vectors.groups, vectors.rows)
     return measure_drift(alignment, sides["texts"], sides.get("images"))
 
@@ -121,6 +123,12 @@ class Shown:
                 progress.update(len(batch))
             if progress.disable:
                 _log.info("%s: %s rows read", self._name, f"{rows:,}")
+
+
+def _require_same_encoder(alignment: Alignment, vectors: Vectors) -> None:
+    """Width always, the encoder where both sides know theirs: a bare .npy says nothing of it."""
+    known = alignment.fingerprint is not None and vectors.fingerprint is not None
+    alignment.require(vectors.width, vectors.fingerprint if known else None)
 
 
 def _mover(alignment: Alignment, ids: polars.Series, dtype: np.dtype) -> Any:

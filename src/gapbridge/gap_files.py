@@ -22,10 +22,13 @@ from gapbridge.align_files import (
 from gapbridge.drawing.diagnosis import WRITTEN, verdict, write_diagnosis
 from gapbridge.embeddings.vectors import Vectors
 from gapbridge.errors import InputError
-from gapbridge.geometry.diagnosis import Sample, by_domain, diagnose
+from gapbridge.geometry.diagnosis import Sample, diagnose
 from gapbridge.geometry.lengths import by_length
+from gapbridge.geometry.samples import cross_domain
 
 SAMPLE_ROWS = 20_000
+THESE = "these"
+"""What the table across domains calls the set that is diagnosed."""
 FEWEST_ROWS = 40
 """A side of fewer rows has no halves to speak of."""
 
@@ -47,6 +50,8 @@ def gap_files(
     texts belongs to row i of the images. `domains` names further sets for the table across domains. Returns the
     figures of gap.json. Raises InputError or ArtifactError, and then leaves `out` as it was.
     """
+    if THESE in (domains or {}):
+        raise InputError(f"--domain {THESE}: is what --texts and --images are called; name the other set otherwise")
     require_free(out, {*WRITTEN, QUARANTINE_FILE})
     text, image = open_sides(texts, images)
     if paired and text.rows != image.rows:
@@ -57,12 +62,13 @@ def gap_files(
     sample, places = _sample(text, image, walked, paired, rows, options.seed)
     diagnosis = diagnose(sample, options.method, options.seed)
     others = {name: _unpaired(*paths, rows, options.seed, max_bad_fraction) for name, paths in (domains or {}).items()}
+    pairs = {name: (one.texts, one.images) for name, one in {THESE: sample, **others}.items()}
     figures = {
         "rows": {"texts": text.rows, "images": image.rows},
         "sample": {"texts": len(sample.texts), "images": len(sample.images), "paired": paired},
         "fit": fitted,
         **diagnosis.figures(),
-        "domains": by_domain({"these": sample, **others}, options.method, options.seed) if others else None,
+        "domains": cross_domain(pairs, options.method, options.seed) if others else None,
         "lengths": _lengths(text, places, sample),
     }
     with replacing(out) as folder:

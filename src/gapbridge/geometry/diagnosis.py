@@ -4,7 +4,7 @@ Fitted on one part of the sample and measured on the other. Pairs, where there a
 Shapes: `n` texts, `m` images, `d` width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -193,10 +193,3 @@ def _bins(rows: np.ndarray, seed: int) -> np.ndarray:
 
 def _k(rows: np.ndarray, k: int) -> int:
     return min(k, len(rows) - 1)
-
-
-def by_domain(domains: Mapping[str, Sample], method: str, seed: int) -> dict[str, dict[str, float]]:
-    """`samples.cross_domain` of samples."""
-    from gapbridge.geometry.samples import cross_domain
-
-    return cross_domain({name: (sample.texts, sample.images) for name, sample in domains.items()}, method, seed)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gapbridge.align import Moments
+from gapbridge.align.blockwise import principal_count
 from gapbridge.geometry.spectrum import NEGLIGIBLE
 
 
@@ -80,11 +82,9 @@ def fit_frame(images: np.ndarray, texts: np.ndarray, energy: float = 0.9) -> Fra
         raise ValueError(f"energy {energy}: must be above 0 and at most 1")
     eigenvalues, directions = np.linalg.eigh(_covariance(images) + _covariance(texts))
     eigenvalues, directions = eigenvalues[::-1].clip(min=0), directions[:, ::-1]
-    total = eigenvalues.sum()
-    if total <= 0:
+    if eigenvalues.sum() <= 0:
         raise ValueError("rows without any spread have no frame")
-    rank = int(np.searchsorted(np.cumsum(eigenvalues) / total, energy - NEGLIGIBLE)) + 1
-    return Frame(directions, min(rank, len(eigenvalues)))
+    return Frame(directions, principal_count(eigenvalues, energy))
 
 
 def decompose(frame: Frame, images: np.ndarray, texts: np.ndarray) -> Parts:
@@ -178,10 +178,7 @@ def phantom_drift(rows: np.ndarray) -> PhantomDrift:
 
 
 def _covariance(rows: np.ndarray) -> np.ndarray:
-    centred = np.asarray(rows, dtype=np.float64)
-    centred = centred - centred.mean(axis=0)
-    covariance: np.ndarray = centred.T @ centred / len(centred)
-    return covariance
+    return Moments(rows.shape[1], covariance=True).update(rows).covariance
 
 
 def _inside(block: np.ndarray, rows: np.ndarray) -> np.ndarray:
