@@ -32,6 +32,8 @@ def test_texts_that_moved_do_not(alignment: Alignment) -> None:
     assert found.figures["text_mean_shift_in_errors"] > 5
     assert found.figures["gap_fresh"] < found.figures["gap_stored"] / 10
     assert "n_images" not in found.figures
+    spread = alignment.scale**2 * alignment.text_trace
+    assert found.figures["sampling_floor"] == pytest.approx(np.sqrt(spread * (1 / 4000 + 1 / 4000)))
 
 
 def test_texts_that_spread_otherwise_do_not(alignment: Alignment) -> None:
@@ -42,8 +44,9 @@ def test_texts_that_spread_otherwise_do_not(alignment: Alignment) -> None:
 def test_a_shift_that_is_certain_but_tiny_is_let_be() -> None:
     """With very many rows every shift is certain; what counts is the gap that it leaves."""
     alignment = fit(_cloud(60_000, 0, 1), _cloud(60_000, 1, -1))
-    found = measure_drift(alignment, Side(_cloud(60_000, 2, 1.03)))
+    found = measure_drift(alignment, Side(_cloud(60_000, 2, 1.15)))
     assert found.figures["text_mean_shift_in_errors"] > 1.5
+    assert found.figures["gap_stored"] > 1.5 * found.figures["sampling_floor"]
     assert not found.recalibrate
 
 

@@ -23,6 +23,8 @@ def test_bad_rows_are_left_out_and_named(cloud: Cloud, monkeypatch: pytest.Monke
     fitted = fit(walked, images)
     assert walked.bad == {5: "is zero", 17: "holds NaN or infinity", 88: "holds NaN or infinity"}
     assert walked.total == 100 and walked.good().sum() == 97
+    places = np.concatenate(list(walked.map(lambda block: block.places)))
+    np.testing.assert_array_equal(places, np.delete(np.arange(100), [5, 17, 88]))
     clean = fit(np.delete(texts, [5, 17, 88], axis=0), images)
     np.testing.assert_allclose(fitted.drift_means, clean.drift_means, atol=1e-14)
     assert fitted.text_count == 97

@@ -54,6 +54,15 @@ def test_the_same_rows_from_every_layout(kind: str, dtype: type, tmp_path: Path)
     np.testing.assert_array_equal(found.read(np.array([0, 9, 22])), rows[[0, 9, 22]].astype(np.float32))
 
 
+def test_a_digest_is_of_the_whole_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "T.npy", ROWS)
+    with (tmp_path / "T.npy").open("ab") as handle:
+        handle.write(b"behind the matrix")
+    found = open_vectors(tmp_path / "T.npy", "texts")
+    np.testing.assert_array_equal(np.concatenate(list(found)), ROWS)
+    assert found.digests == [file_digest(tmp_path / "T.npy")]
+
+
 @pytest.mark.parametrize("inner", ["", "text_emb"])
 def test_what_clip_retrieval_writes(inner: str, tmp_path: Path) -> None:
     found = open_vectors(_retrieval(tmp_path) / inner, "texts")

@@ -128,6 +128,7 @@ def test_training_and_lengths_are_told(aligned: Path) -> None:
     table = polars.read_parquet(aligned / "artifacts/geometry/trajectory.parquet")
     assert table["step"].to_list() == [1, 10, 20, 30]
     assert table["gap"].is_sorted(descending=True)
+    assert [drift == 0 for drift in table["passive_bias_drift"]] == [False, True, False, False]
     assert metrics["trajectory"]["gap"] == pytest.approx(table["gap"][2:].mean())
     lengths = metrics["lengths"]
     assert lengths["short"]["words"] < lengths["long"]["words"]

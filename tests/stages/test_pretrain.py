@@ -1,5 +1,6 @@
 """Stage 1: the adapter learns, the language model keeps its bytes, the controls say what they are."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,17 @@ def test_it_learns_the_adapter_and_nothing_else(ready: Path, monkeypatch: pytest
         key = name if name.startswith("lm_head") else f"model.language_{name}"
         assert tensor.numpy().tobytes() == trained[key].numpy().tobytes(), name
     assert set(_bytes(stage.out)) == {"adapter.json", "adapter.safetensors", "losses.parquet"}
+
+
+def test_noise_comes_from_params_and_changes_what_is_learned(ready: Path, set_params: Callable[..., None]) -> None:
+    learned = []
+    for noise in (0.0, 0.5):
+        set_params(pretrain={"noise": noise})
+        stage = bridge.stage(ready, "pretrain")
+        pretrain.run(stage)
+        learned.append(_bytes(stage.out)["adapter.safetensors"])
+        shutil.rmtree(stage.scratch)
+    assert learned[0] != learned[1]
 
 
 def test_on_a_gpu_the_frozen_weights_are_bf16_and_the_adapter_is_not(

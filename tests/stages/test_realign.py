@@ -53,6 +53,14 @@ def test_method_and_holdout_come_from_params(embedded: Path, set_params: Callabl
     assert metrics["gap_heldout"] is None and metrics["sampling_floor"] is None
 
 
+def test_steps_and_noise_come_from_params(embedded: Path, set_params: Callable[..., None]) -> None:
+    set_params(realign={"holdout": 0.0, "centroid_iterations": 3})
+    assert run_directly(embedded, "realign")["centroid_iterations"] == 3
+    set_params(realign={"method": "c3", "noise": 0.125})
+    run_directly(embedded, "realign")
+    assert Alignment.load(embedded / "artifacts/realign").noise == 0.125
+
+
 def test_two_runs_give_the_same_bytes(embedded: Path) -> None:
     first = run_directly(embedded, "realign"), artifacts.dvc_digest(embedded / "artifacts/realign")
     assert (run_directly(embedded, "realign"), artifacts.dvc_digest(embedded / "artifacts/realign")) == first

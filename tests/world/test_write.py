@@ -71,6 +71,19 @@ def test_texts_say_what_the_scene_holds(tmp_path: Path) -> None:
         assert bound_attributes(record["text"]) == facts(SCENES[record["group_id"]])
 
 
+def test_the_encoders_texts_alone_name_things_in_any_order(tmp_path: Path) -> None:
+    def kept(set_name: str) -> set[bool]:
+        found = set()
+        for record in write(set_name, 80, 0, "", tmp_path):
+            things = SCENES[record["group_id"]].things
+            if len(things) == 2:
+                found.add(record["text"].index(things[0].shape) < record["text"].index(things[1].shape))
+        return found
+
+    assert kept("texts") == kept("probe") == {True}
+    assert kept("encoder") == {True, False}
+
+
 def test_the_encoders_groups_are_neighbours_and_know_how_many_things_they_show(tmp_path: Path) -> None:
     records = write("encoder", 80, 0, "benchmark", tmp_path)
     assert [record["id"] for record in records] == sorted(record["id"] for record in records)

@@ -70,21 +70,21 @@ def _with_gaps(
     alignment: Alignment, texts: RowBatches, found: dict[str, Moments], figures: dict[str, Any], reasons: list[str]
 ) -> Drift:
     image_mean = found["image"].mean if "image" in found else alignment.image_mean
-    image_trace = found["image"].trace if "image" in found else alignment.image_trace
-    image_number = figures.get("effective_images", alignment.image_count)
     stored = float(np.linalg.norm(aligned_means(alignment, texts)[0] - image_mean))
     raw = float(np.linalg.norm(found["text"].mean - image_mean))
     text_part = alignment.scale**2 * alignment.text_trace
-    chance = np.sqrt(
-        text_part * (1 / alignment.text_count + 1 / figures["effective_texts"])
-        + image_trace * (1 / alignment.image_count + 1 / image_number)
-    )
+    chance = text_part * (1 / alignment.text_count + 1 / figures["effective_texts"])
+    if (
+        "image" in found
+    ):  # without new images both sides of the gap are the stored image mean, and nothing is left to chance
+        chance += found["image"].trace * (1 / alignment.image_count + 1 / figures["effective_images"])
+    chance = float(np.sqrt(chance))
     fresh = _fresh(alignment, texts, found)
     figures |= {
         "gap_raw": raw,
         "gap_stored": stored,
         "gap_fresh": float(np.linalg.norm(aligned_means(fresh, texts)[0] - image_mean)),
-        "sampling_floor": float(chance),
+        "sampling_floor": chance,
     }
     if stored > CHANCE_FACTOR * chance and stored > GAP_SHARE * raw:
         reasons.append(f"the stored statistics leave a gap of {stored:.3g}, where chance would leave {chance:.2g}")
