@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars
 from tqdm import tqdm
 
 from gapbridge import artifacts
@@ -72,8 +71,8 @@ def apply_files(
     with replacing(out) as folder:
         writer = PartWriter(folder, "texts", text.width, dtype, text.fingerprint)
         for number, part in enumerate(text.parts):
-            rows, ids = batches(text.only(number), "texts", max_bad_fraction=1.0), text.ids(number)
-            writer.write(rows.map(_mover(alignment, ids, dtype)), part.rows, partial(_good, ids, rows))
+            rows = batches(text.only(number), "texts", max_bad_fraction=1.0)
+            writer.write(rows.map(_mover(alignment, text, number, dtype)), part.rows, partial(text.ids, number))
             bad |= {first + place: reason for place, reason in rows.bad.items()}
             off_unit, first = off_unit + rows.off_unit, first + part.rows
         _demand_few_bad(bad, text.rows, max_bad_fraction)
@@ -131,19 +130,15 @@ def _require_same_encoder(alignment: Alignment, vectors: Vectors) -> None:
     alignment.require(vectors.width, vectors.fingerprint if known else None)
 
 
-def _mover(alignment: Alignment, ids: polars.Series, dtype: np.dtype) -> Any:
-    """The work on one block: its aligned rows in the type they are stored in."""
+def _mover(alignment: Alignment, texts: Vectors, number: int, dtype: np.dtype) -> Any:
+    """The work on one block of a part: the places of its rows, and these aligned, in the type they are stored in."""
+    ids = texts.ids(number) if alignment.noise else None
 
-    def move(block: Block) -> np.ndarray:
-        row_ids = ids.gather(block.places).to_list() if alignment.noise else None
-        # By way of float32: numpy's own step from float64 to float16 is slower than both together.
-        return alignment.move(block.units, row_ids, overwrite=True).astype(np.float32).astype(dtype, copy=False)
+    def move(block: Block) -> tuple[np.ndarray, np.ndarray]:
+        row_ids = None if ids is None else ids.gather(block.places).to_list()
+        return block.places, alignment.moved(block.rows, block.lengths, row_ids).whole().astype(dtype)
 
     return move
-
-
-def _good(ids: polars.Series, rows: RowBatches) -> polars.Series:
-    return ids.filter(rows.good())
 
 
 def _demand_few_bad(bad: dict[int, str], total: int, max_bad_fraction: float) -> None:
@@ -156,6 +151,8 @@ def write_quarantine(folder: Path, bad: dict[str, dict[int, str]]) -> None:
     """quarantine.parquet (side, row, reason) in `folder`, where there are bad rows at all."""
     rows = [(side, row, reason) for side, rows in bad.items() for row, reason in sorted(rows.items())]
     if rows:
+        import polars  # takes a tenth of a second, and is seldom needed here
+
         frame = polars.DataFrame(
             rows, schema={"side": polars.String, "row": polars.Int64, "reason": polars.String}, orient="row"
         )

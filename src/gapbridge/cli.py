@@ -63,6 +63,9 @@ def _passed_on(name: str, purpose: str) -> click.Command:
     """A command whose options are known to gapbridge.align_cli alone, which is imported when it is called."""
 
     def run(arguments: tuple[str, ...]) -> None:
+        if name != "gap":
+            # Rows go by blocks over threads of our own; threads of the matrix library beside them cost thrice the time.
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from gapbridge import align_cli
 
         getattr(align_cli, name).main(list(arguments), prog_name=f"gapbridge {name}")

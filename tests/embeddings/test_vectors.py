@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 
 from gapbridge.artifacts import file_digest
+from gapbridge.embeddings import vectors
 from gapbridge.embeddings.shards import write_shards
 from gapbridge.embeddings.vectors import PartWriter, open_vectors
 from gapbridge.errors import ArtifactError, GapbridgeError, InputError
@@ -92,22 +93,35 @@ def test_our_own_shards_bring_encoder_ids_and_groups(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.concatenate(list(found)), ROWS, atol=2e-3)
 
 
-def test_what_is_written_is_read_again_and_checked(tmp_path: Path) -> None:
+def test_what_is_written_is_read_again_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two matrices in uneven blocks: parts end where they shall, a row left out is left out of the ids too."""
+    monkeypatch.setattr(vectors, "PART_ROWS", 6)
     writer = PartWriter(tmp_path, "texts", 6, np.dtype("<f2"), "encoder-a")
     ids = polars.Series([f"id{place}" for place in range(23)])
-    writer.write(iter([ROWS[:5], ROWS[5:9]]), 12, lambda: ids[:9])  # three fewer than were announced
-    writer.write(iter([ROWS[9:]]), 14, lambda: ids[9:])
+    places = np.delete(np.arange(9), 7)
+    first = [(places[:5], ROWS[places[:5]]), (places[5:5], ROWS[:0]), (places[5:], ROWS[places[5:]])]
+    writer.write(iter(first), 9, lambda some: ids.gather(some))
+    writer.write(iter([(np.arange(14), ROWS[9:])]), 14, lambda some: ids[9:].gather(some))
     writer.close()
-    found = open_vectors(tmp_path, "texts")
-    np.testing.assert_array_equal(np.concatenate(list(found)), ROWS.astype(np.float16))
-    assert found.fingerprint == "encoder-a" and found.ids(1).to_list() == ids[9:].to_list()
-    np.testing.assert_array_equal(np.load(tmp_path / "text_emb" / "text_emb_0.npy"), ROWS[:9].astype(np.float16))
+    found, kept = open_vectors(tmp_path, "texts"), np.delete(np.arange(23), 7)
+    np.testing.assert_array_equal(np.concatenate(list(found)), ROWS[kept].astype(np.float16))
+    assert [part.rows for part in found.parts] == [6, 2, 6, 6, 2] and found.fingerprint == "encoder-a"
+    named = [one for number in range(5) for one in found.ids(number)]
+    assert named == ids.gather(kept).to_list()
+    np.testing.assert_array_equal(np.load(tmp_path / "text_emb" / "text_emb_1.npy"), ROWS[[6, 8]].astype(np.float16))
     path = tmp_path / "text_emb" / "text_emb_1.npy"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match=r"text_emb_1\.npy: not the file that its index describes"):
         list(open_vectors(tmp_path, "texts"))
+    with pytest.raises(ArtifactError, match=r"text_emb_1\.npy: not the file that its index describes"):
+        list(open_vectors(tmp_path, "texts").only(1))
+
+
+def test_some_ids_of_a_long_table(tmp_path: Path) -> None:
+    found = open_vectors(_retrieval(tmp_path), "texts")
+    assert found.ids(1, np.array([3, 4, 9])).to_list() == ["000000013", "000000014", "000000019"]
 
 
 def _truncated(folder: Path) -> Path:

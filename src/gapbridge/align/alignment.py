@@ -25,15 +25,31 @@ _MEANS = ("text_mean", "image_mean", "image_std")
 _TENSORS = (*_MEANS, "drift_means", "transform")
 
 
-class Moved(NamedTuple):
-    """Aligned rows as `own` (n,) times `residuals` (n, d) plus `shared` (n, 1 + k) times a fixed basis (1 + k, d).
+_CANCELLATION = 1e-2
+"""A squared residual below this is not found as a difference of numbers about 1: digits would be lost."""
 
-    Their sums and their rows follow by one matrix product, without a temporary the size of the rows a step.
+
+class Moved(NamedTuple):
+    """Aligned rows as `own` (n,) times `rows` (n, d) plus `shared` (n, k) times `basis` (k, d).
+
+    Their sum and they themselves follow at once, without a temporary the size of the rows a step.
     """
 
-    residuals: np.ndarray
+    rows: np.ndarray
     own: np.ndarray
     shared: np.ndarray
+    basis: np.ndarray
+
+    def sum(self) -> np.ndarray:
+        """(d,)."""
+        total: np.ndarray = self.own @ self.rows + self.shared.sum(axis=0) @ self.basis
+        return total
+
+    def whole(self) -> np.ndarray:
+        """The aligned rows (n, d)."""
+        whole: np.ndarray = self.shared @ self.basis
+        whole += self.rows * self.own[:, None]
+        return whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,42 +100,32 @@ class Alignment:
         self.require(width=rows.shape[-1])
         return self.move(unit_rows(rows, "texts to align")[0], row_ids).astype(np.float32)
 
-    def move(
-        self, units: np.ndarray, row_ids: Sequence[str] | np.ndarray | None = None, overwrite: bool = False
-    ) -> np.ndarray:
+    def move(self, units: np.ndarray, row_ids: Sequence[str] | np.ndarray | None = None) -> np.ndarray:
         """The steps themselves on float64 unit rows (n, d), without rounding (arXiv 2602.07026 §4.2).
 
-        With `overwrite` the rows given are used up. Raises ValueError where the method adds noise and `row_ids` are
-        missing.
+        Raises ValueError where the method adds noise and `row_ids` are missing.
         """
-        if not RECIPES[self.method].anchors:
-            return units
-        moved = self.steps(units if overwrite else units.copy(), row_ids)
-        rows = moved.residuals
-        rows *= moved.own[:, None]
-        rows += moved.shared @ self.basis
-        return rows
+        return self.moved(units, np.ones(len(units)), row_ids).whole()
 
-    def moved_sum(self, units: np.ndarray, row_ids: Sequence[str] | np.ndarray | None = None) -> np.ndarray:
-        """Sum (d,) of the aligned rows of float64 unit rows (n, d), which are overwritten."""
-        if not RECIPES[self.method].anchors:
-            return units.sum(axis=0)
-        moved = self.steps(units, row_ids)
-        total: np.ndarray = moved.own @ moved.residuals + moved.shared.sum(axis=0) @ self.basis
-        return total
-
-    @property
-    def basis(self) -> np.ndarray:
-        """(1 + k, d) the image mean, then the shift of each centroid step."""
-        return np.concatenate([self.image_mean[None], self.image_mean - self.drift_means])
-
-    def steps(self, units: np.ndarray, row_ids: Sequence[str] | np.ndarray | None = None) -> Moved:
-        """Every step on float64 unit rows (n, d), which become the residuals in place.
+    def moved(self, rows: np.ndarray, lengths: np.ndarray, row_ids: Sequence[str] | np.ndarray | None = None) -> Moved:
+        """Every step on float64 rows (n, d) of these lengths (n,), which count as unit rows.
 
         Each step only adds a fixed vector or divides a row by its length, and lengths follow from inner products:
-        no step after the first has to touch the rows.
+        no step has to touch the rows. Raises as `move` does.
         """
-        residuals = units
+        weights = 1 / lengths
+        if not RECIPES[self.method].anchors:
+            return Moved(rows, weights, np.zeros((len(rows), 1)), self.text_mean[None])
+        basis = np.concatenate([self.image_mean[None], self.image_mean - self.drift_means])
+        if self.transform is None and not self.noise:
+            along = weights * (rows @ self.text_mean)
+            squares = 1 - 2 * along + self.text_mean @ self.text_mean
+            if (squares > _CANCELLATION).all():
+                products = weights[:, None] * _products(rows, basis) - basis @ self.text_mean
+                own, shared = self._coefficients(squares, products, basis)
+                around = np.concatenate([-own[:, None], shared], axis=1)
+                return Moved(rows, own * weights, around, np.concatenate([self.text_mean[None], basis]))
+        residuals = rows * weights[:, None]
         residuals -= self.text_mean
         if self.transform is not None:
             residuals = residuals @ self.transform
@@ -127,20 +133,24 @@ class Alignment:
             if row_ids is None:
                 raise ValueError(f"{self.method} adds noise, which is drawn from the ids of the rows")
             residuals += noise(row_ids, self.width, self.noise, self.seed)
-        basis = self.basis
-        squares = np.einsum("nd,nd->n", residuals, residuals)
-        products, gram = residuals @ basis.T, basis @ basis.T
-        own, shared = np.full(len(units), self.scale), np.zeros((len(units), len(basis)))
+        own, shared = self._coefficients(np.vecdot(residuals, residuals), _products(residuals, basis), basis)
+        return Moved(residuals, own, shared, basis)
+
+    def _coefficients(
+        self, squares: np.ndarray, products: np.ndarray, basis: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the residuals (n,) and the basis (n, k) are multiplied by in the end: `squares` (n,) of the
+        residuals' lengths, `products` (n, k) of the residuals with the basis."""
+        gram = basis @ basis.T
+        own, shared = np.full(len(squares), self.scale), np.zeros((len(squares), len(basis)))
         for step in range(len(basis)):
             shared[:, step] = 1.0
             length = np.sqrt(
-                own**2 * squares
-                + 2 * own * np.einsum("nk,nk->n", shared, products)
-                + np.einsum("nk,nk->n", shared @ gram, shared)
+                own**2 * squares + 2 * own * np.vecdot(shared, products) + np.vecdot(shared @ gram, shared)
             )
             own /= length
             shared /= length[:, None]
-        return Moved(residuals, own, shared)
+        return own, shared
 
     def recentred(self, drift_mean: np.ndarray) -> "Alignment":
         """This alignment with one more centroid step: where `move` left the centroid (d,) goes to the image mean."""
@@ -205,6 +215,11 @@ class Alignment:
         )
         if not whole or not all(np.isfinite(value).all() for value in tensors.values()):
             raise ArtifactError(f"{folder}: a damaged alignment (tensors missing or not finite); fit it again")
+
+
+def _products(rows: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Inner products (n, k). One vector at a time: a matrix product with so few columns takes twice as long."""
+    return np.stack([rows @ vector for vector in basis], axis=1)
 
 
 def noise(row_ids: Sequence[str] | np.ndarray, width: int, size: float, seed: int) -> np.ndarray:

@@ -99,10 +99,11 @@ class Centroid:
         self._sum = np.zeros(alignment.width)
 
     def update(
-        self, units: np.ndarray, row_ids: Sequence[str] | np.ndarray | None = None, overwrite: bool = False
+        self, rows: np.ndarray, row_ids: Sequence[str] | np.ndarray | None = None, lengths: np.ndarray | None = None
     ) -> "Centroid":
-        """Take in float64 unit texts (n, d); returns itself. With `overwrite` they are used up."""
-        return self._take(len(units), self.alignment.moved_sum(units if overwrite else units.copy(), row_ids))
+        """Take in float64 texts (n, d), unit rows or rows of these `lengths` (n,); returns itself."""
+        lengths = np.ones(len(rows)) if lengths is None else lengths
+        return self._take(len(rows), self.alignment.moved(rows, lengths, row_ids).sum())
 
     def merge(self, other: "Centroid") -> "Centroid":
         """The centroid of both sets of texts together, as a new object."""
@@ -129,11 +130,10 @@ def summarise(rows: RowBatches, *masks: np.ndarray | None, covariance: bool = Fa
 
     Raises InputError where there are fewer than two rows at all.
     """
-    chosen, alone = masks or (None,), len(masks) < 2
 
     def of_block(block: Block) -> list[Moments]:
-        width = block.units.shape[1]
-        return [Moments(width, covariance).update(*_picked(block, mask, alone)) for mask in chosen]
+        parts = (block.picked(mask) for mask in masks or (None,))
+        return [Moments(part.rows.shape[1], covariance).update(part.rows, part.lengths) for part in parts]
 
     totals: list[Moments] = []
     for parts in rows.map(of_block):
@@ -148,10 +148,9 @@ def aligned_means(alignment: Alignment, texts: RowBatches, *masks: np.ndarray | 
 
     Rows are named by their places, which is what noise is drawn from.
     """
-    chosen, alone = masks or (None,), len(masks) < 2
 
     def of_block(block: Block) -> list[Centroid]:
-        return [_centroid(alignment, block, mask, alone) for mask in chosen]
+        return [_centroid(alignment, block.picked(mask)) for mask in masks or (None,)]
 
     totals: list[Centroid] = []
     for parts in texts.map(of_block):
@@ -164,13 +163,6 @@ def batches_of(rows: Rows | RowBatches, name: str) -> RowBatches:
     return rows if isinstance(rows, RowBatches) else RowBatches(rows, name)
 
 
-def _centroid(alignment: Alignment, block: Block, mask: np.ndarray | None, alone: bool) -> Centroid:
-    places = block.places if mask is None else block.places[mask[block.places]]
-    ids = [str(place) for place in places] if alignment.noise else None
-    units, owned = _picked(block, mask, alone)
-    return Centroid(alignment).update(units, ids, owned)
-
-
-def _picked(block: Block, mask: np.ndarray | None, alone: bool) -> tuple[np.ndarray, bool]:
-    """The rows of a mask, and whether they may be changed: picked ones always, all where nobody else reads them."""
-    return (block.units, alone) if mask is None else (block.units[mask[block.places]], True)
+def _centroid(alignment: Alignment, block: Block) -> Centroid:
+    ids = [str(place) for place in block.places] if alignment.noise else None
+    return Centroid(alignment).update(block.rows, ids, block.lengths)

@@ -8,6 +8,8 @@ import numpy as np
 
 _ROUNDING = 1e-28
 """Of the squared length: some times the square of float64's spacing."""
+_CANCELLATION = 1e-3
+"""A spread below this share of the squared mean is not found as a difference: three digits would be lost."""
 
 
 class Moments:
@@ -29,18 +31,18 @@ class Moments:
         """Numbers in a row, d."""
         return len(self.mean)
 
-    def update(self, rows: np.ndarray, overwrite: bool = False) -> "Moments":
-        """Take in `rows` (n, d); returns itself. With `overwrite` float64 rows are used up, which saves a copy.
+    def update(self, rows: np.ndarray, lengths: np.ndarray | None = None) -> "Moments":
+        """Take in `rows` (n, d), each divided by its length where `lengths` (n,) are given; returns itself.
 
         Raises ValueError for another width.
         """
         if rows.ndim != 2 or rows.shape[1] != self.width:
             raise ValueError(f"moments of width {self.width} cannot take rows of shape {rows.shape}")
         if len(rows):
-            exact = rows if overwrite and rows.dtype == np.float64 else np.array(rows, dtype=np.float64)
-            mean = np.full(len(exact), 1 / len(exact)) @ exact
-            exact -= mean
-            self._join(len(exact), mean, self._square(exact))
+            exact = np.asarray(rows, dtype=np.float64)
+            weights = np.ones(len(rows)) if lengths is None else 1 / lengths
+            mean = weights @ exact / len(rows)
+            self._join(len(rows), mean, self._scatter_of(exact, weights, mean))
         return self
 
     def merge(self, other: "Moments") -> "Moments":
@@ -78,7 +80,15 @@ class Moments:
             raise ValueError("these moments keep no covariance; make them with covariance=True")
         return self._scatter / max(self.count, 1)
 
-    def _square(self, centred: np.ndarray) -> np.ndarray:
+    def _scatter_of(self, rows: np.ndarray, weights: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """Of the weighted rows about their mean. A row is only centred where a difference of sums is not exact."""
+        if self._scatter.ndim == 1:
+            square = mean * mean
+            spread = weights**2 @ np.square(rows) - len(rows) * square
+            if (spread >= _CANCELLATION * len(rows) * square).all():
+                return spread
+        centred = rows * weights[:, None]
+        centred -= mean
         return centred.T @ centred if self._scatter.ndim == 2 else np.einsum("nd,nd->d", centred, centred)
 
     def _join(self, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:

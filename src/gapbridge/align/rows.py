@@ -1,4 +1,4 @@
-"""Rows of an embedding matrix, walked in small blocks that are made unit vectors in float64.
+"""Rows of an embedding matrix, walked in small blocks in float64, each with the lengths of its rows.
 
 Shapes: `n` rows, `d` width, `b` rows of one block.
 """
@@ -28,10 +28,21 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Block:
-    """Unit rows (b, d) in float64, free to be changed in place, and where they stand among all rows (b,)."""
+    """Rows (b, d) in float64 as they were given, their lengths (b,), and where they stand among all rows (b,).
 
-    units: np.ndarray
+    Who needs sums of the unit rows divides the sums' weights by the lengths, not the rows.
+    """
+
+    rows: np.ndarray
+    lengths: np.ndarray
     places: np.ndarray
+
+    def picked(self, mask: np.ndarray | None) -> "Block":
+        """The rows of a mask over all rows (n,); None picks every one."""
+        if mask is None:
+            return self
+        here = mask[self.places]
+        return Block(self.rows[here], self.lengths[here], self.places[here])
 
 
 class RowBatches:
@@ -78,15 +89,15 @@ class RowBatches:
         self, function: Callable[[Block], Result], start: int, raw: np.ndarray
     ) -> tuple[Result, int, dict[int, str]]:
         exact = np.array(raw, dtype=np.float64)
-        lengths = np.sqrt(np.einsum("nd,nd->n", exact, exact))
+        lengths = np.sqrt(np.vecdot(exact, exact))
         places = np.arange(start, start + len(raw))
         good = np.isfinite(lengths) & (lengths > 0)
         reasons: dict[int, str] = {}
         if not good.all():
             reasons = {int(places[i]): _reason(lengths[i]) for i in np.flatnonzero(~good)}
             exact, lengths, places = exact[good], lengths[good], places[good]
-        exact /= lengths[:, None]
-        return function(Block(exact, places)), int((np.abs(lengths - 1) > UNIT_TOLERANCE).sum()), reasons
+        off_unit = int((np.abs(lengths - 1) > UNIT_TOLERANCE).sum())
+        return function(Block(exact, lengths, places)), off_unit, reasons
 
     def _taken(self, future: "Future[tuple[Result, int, dict[int, str]]]") -> Result:
         result, off_unit, reasons = future.result()
@@ -123,7 +134,7 @@ def unit_rows(rows: np.ndarray, name: str = "embeddings", first_row: int = 0) ->
     if rows.ndim != 2:
         raise ArtifactError(f"{name}: expected a matrix of rows and columns, got shape {rows.shape}; embed again")
     exact = np.asarray(rows, dtype=np.float64)
-    lengths = np.sqrt(np.einsum("nd,nd->n", exact, exact))
+    lengths = np.sqrt(np.vecdot(exact, exact))
     bad = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
     if len(bad):
         raise ArtifactError(f"{name} row {first_row + bad[0]}: {_reason(lengths[bad[0]])}; embed again")

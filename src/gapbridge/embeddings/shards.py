@@ -4,6 +4,8 @@
 Shapes: `n` rows, `d` width, `b` rows of one batch.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 import tokenize
@@ -11,12 +13,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars
 
 from gapbridge import artifacts
 from gapbridge.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import polars  # imported where a table is read or written: it takes longer than thousands of rows do
 
 FORMAT_VERSION = 1
 DTYPE = np.dtype("<f2")
@@ -28,7 +33,7 @@ Batch = tuple[Sequence[str], np.ndarray]
 
 def write_shards(
     folder: Path, batches: Iterable[Batch], fingerprint: str, shard_rows: int, groups: Sequence[str] | None = None
-) -> "Shards":
+) -> Shards:
     """Write batches of ids and unit rows in their order, `shard_rows` rows a shard; returns them opened.
 
     `groups` names the group of every row (n,) over all batches; None means that each row is its own group.
@@ -72,7 +77,7 @@ class Shards:
     """sha256 of each shard's matrix, then of each shard's ids."""
 
     @classmethod
-    def open(cls, folder: Path, fingerprint: str | None = None, width: int | None = None) -> "Shards":
+    def open(cls, folder: Path, fingerprint: str | None = None, width: int | None = None) -> Shards:
         """Read the index of `folder` and check the shards' shapes against it.
 
         Raises ArtifactError where it is missing, damaged, or of another encoder (`fingerprint`) or `width`.
@@ -168,6 +173,8 @@ class Shards:
 
     @cached_property
     def _table(self) -> polars.DataFrame:
+        import polars
+
         try:
             parts = [polars.read_parquet(self.folder / _names(i)[1]) for i in range(len(self.counts))]
             return polars.concat(parts).select("id", "group_id")
@@ -218,6 +225,8 @@ def _check(folder: Path, ids: list[str], rows: np.ndarray, seen: set[str]) -> No
 
 
 def _write_one(folder: Path, number: int, ids: list[str], groups: Sequence[str], rows: np.ndarray) -> dict[str, object]:
+    import polars
+
     emb_name, ids_name = _names(number)
     matrix, table = io.BytesIO(), io.BytesIO()
     np.save(matrix, np.ascontiguousarray(rows, dtype=DTYPE), allow_pickle=False)

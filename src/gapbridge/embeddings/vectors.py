@@ -6,8 +6,11 @@ are read, so that memory stays small and every digest is of the bytes that were 
 Shapes: `n` rows, `d` width, `b` rows of one batch.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
+import itertools
 import json
 import re
 import struct
@@ -15,14 +18,16 @@ import tokenize
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import polars
 
 from gapbridge import artifacts
 from gapbridge.embeddings.shards import INDEX_FILE, Shards
 from gapbridge.errors import ArtifactError, InputError
+
+if TYPE_CHECKING:
+    import polars  # imported where a table is read: it takes longer than thousands of rows do
 
 SideName = Literal["texts", "images"]
 EMBEDDING_FOLDERS = {"texts": "text_emb", "images": "img_emb"}
@@ -31,6 +36,8 @@ CAPTION_COLUMN = "caption"
 ID_COLUMNS = ("id", "key", "image_path")
 """What names a row in clip-retrieval's metadata, best first."""
 FORMAT_VERSION = 1
+PART_ROWS = 1 << 17
+"""Of a file that is written; the ids of so many rows are in memory at once."""
 _BATCH_BYTES = 4 << 20
 _SAFETENSORS_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
@@ -53,8 +60,11 @@ class Part:
 class Vectors:
     """The vectors of one side, as often as they are walked; `digests` are known after the first walk."""
 
-    def __init__(self, path: Path, parts: Sequence[Part], fingerprint: str | None, own: Shards | None) -> None:
-        self.path, self.parts, self.fingerprint, self._own = path, tuple(parts), fingerprint, own
+    def __init__(
+        self, path: Path, parts: Sequence[Part], fingerprint: str | None, own: Shards | None, hashed: bool = True
+    ) -> None:
+        """Without `hashed` only files are hashed whose digest an index tells."""
+        self.path, self.parts, self.fingerprint, self._own, self._hashed = path, tuple(parts), fingerprint, own, hashed
         self.rows, self.width = sum(part.rows for part in parts), parts[0].width
         self._digests: dict[int, str] = {}
 
@@ -78,9 +88,16 @@ class Vectors:
         for number, part in enumerate(self.parts):
             yield from self._walk(number, part)
 
-    def ids(self, number: int) -> polars.Series:
-        """The ids of one part's rows; a row without a name is called by its place among all rows."""
-        return _ids(self.parts[number], sum(part.rows for part in self.parts[:number]))
+    def ids(self, number: int, places: np.ndarray | None = None) -> polars.Series:
+        """The ids of one part's rows, or of those at ascending `places` in it.
+
+        A row without a name is called by its place among all rows.
+        """
+        first = sum(part.rows for part in self.parts[:number])
+        if places is None:
+            return _ids(self.parts[number], first, 0, self.parts[number].rows)
+        start = int(places[0])
+        return _ids(self.parts[number], first, start, int(places[-1]) + 1).gather(places - start)
 
     def read(self, places: np.ndarray) -> np.ndarray:
         """The rows (len(places), d) at ascending places, in float32; all files are walked for them."""
@@ -96,16 +113,17 @@ class Vectors:
         tables = [part.ids_path for part in self.parts]
         if self._own is not None or None in tables:
             return None
-        found = [_column(path, CAPTION_COLUMN) for path in tables if path is not None]
+        found = [_texts(path) for path in tables if path is not None]
         known = [column for column in found if column is not None]
         return [text or "" for column in known for text in column] if len(known) == len(found) else None
 
-    def only(self, number: int) -> "Vectors":
-        """One part of them."""
-        return Vectors(self.path, self.parts[number : number + 1], self.fingerprint, None)
+    def only(self, number: int) -> Vectors:
+        """One part of them; it is only hashed where an index tells its digest."""
+        return Vectors(self.path, self.parts[number : number + 1], self.fingerprint, None, hashed=False)
 
     def _walk(self, number: int, part: Part) -> Iterator[np.ndarray]:
-        digest = None if number in self._digests else hashlib.sha256()
+        wanted = (self._hashed or part.sha256 is not None) and number not in self._digests
+        digest = hashlib.sha256() if wanted else None
         step = max(1, _BATCH_BYTES // (part.width * part.dtype.itemsize))
         with part.path.open("rb") as handle:
             head = handle.read(part.offset)
@@ -159,29 +177,44 @@ class PartWriter:
         self.folder, self.side, self.width, self.dtype, self.fingerprint = folder, side, width, dtype, fingerprint
         self._entries: list[dict[str, object]] = []
 
-    def write(self, batches: Iterable[np.ndarray], expected: int, ids: Callable[[], polars.Series]) -> None:
-        """One part: rows in batches (b, d), about `expected` of them; `ids` is asked for theirs afterwards."""
+    def write(
+        self, blocks: Iterable[tuple[np.ndarray, np.ndarray]], rows: int, ids: Callable[[np.ndarray], polars.Series]
+    ) -> None:
+        """Rows as blocks of their ascending places (b,) below `rows` and themselves (b, d); a place may be missing.
+
+        `ids` gives those of the rows at some places. Each PART_ROWS places are a part.
+        """
+        for window, pieces in itertools.groupby(_cut(blocks), key=lambda piece: int(piece[0][0]) // PART_ROWS):
+            self._write_part(pieces, min(PART_ROWS, rows - window * PART_ROWS), ids)
+
+    def _write_part(
+        self,
+        pieces: Iterable[tuple[np.ndarray, np.ndarray]],
+        expected: int,
+        ids: Callable[[np.ndarray], polars.Series],
+    ) -> None:
         name, number = EMBEDDING_FOLDERS[self.side], len(self._entries)
         matrix = self.folder / name / f"{name}_{number}.npy"
         table = self.folder / METADATA_FOLDER / f"{METADATA_FOLDER}_{number}.parquet"
         for path in (matrix, table):
             path.parent.mkdir(parents=True, exist_ok=True)
-        digest, rows = hashlib.sha256(), 0
+        digest, written = hashlib.sha256(), []
         with matrix.open("wb") as handle:
             header = self._header(expected)
             handle.write(header)
             digest.update(header)
-            for batch in batches:
-                content = np.ascontiguousarray(batch, self.dtype).data
+            for places, rows in pieces:
+                content = np.ascontiguousarray(rows, self.dtype).data
                 handle.write(content)
                 digest.update(content)
-                rows += len(batch)
-            if rows != expected:
+                written.append(places)
+            places = np.concatenate(written)
+            if len(places) != expected:
                 handle.seek(0)
-                handle.write(self._header(rows))
-        sha256 = digest.hexdigest() if rows == expected else artifacts.file_digest(matrix)
-        ids().rename("id").to_frame().write_parquet(table, compression="zstd")
-        self._entries.append({"rows": rows, "emb_sha256": sha256, "ids_sha256": artifacts.file_digest(table)})
+                handle.write(self._header(len(places)))
+        sha256 = digest.hexdigest() if len(places) == expected else artifacts.file_digest(matrix)
+        ids(places).rename("id").to_frame().write_parquet(table, compression="zstd")
+        self._entries.append({"rows": len(places), "emb_sha256": sha256, "ids_sha256": artifacts.file_digest(table)})
 
     def _header(self, rows: int) -> bytes:
         """Always of one length, so that the number of rows can be set right afterwards."""
@@ -196,6 +229,14 @@ class PartWriter:
         artifacts.write_json(
             self.folder / INDEX_FILE, {**index, "fingerprint": self.fingerprint, "parts": self._entries}
         )
+
+
+def _cut(blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The blocks that hold rows, cut where a part ends."""
+    for places, rows in blocks:
+        cuts = np.flatnonzero(np.diff(places // PART_ROWS)) + 1
+        if len(places):
+            yield from zip(np.split(places, cuts), np.split(rows, cuts), strict=True)
 
 
 def _own_parts(own: Shards) -> list[Part]:
@@ -290,21 +331,42 @@ def _part(path: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...], type
     return Part(path, offset, dtype, shape[0], shape[1])
 
 
-def _ids(part: Part, first: int) -> polars.Series:
-    named = (_column(part.ids_path, name) for name in ID_COLUMNS) if part.ids_path else ()
-    ids = next((column for column in named if column is not None), None)
-    if ids is None:
-        return polars.Series("id", np.arange(first, first + part.rows)).cast(polars.String)
-    if len(ids) != part.rows:
-        raise ArtifactError(f"{part.ids_path}: {len(ids)} rows for {part.rows} vectors in {part.path.name}")
-    return ids.alias("id")
+def _ids(part: Part, first: int, start: int, stop: int) -> polars.Series:
+    """The ids of rows `start` to `stop` of a part whose first row is row `first` of all."""
+    import polars
+
+    column = next((name for name in ID_COLUMNS if part.ids_path and name in _columns(part.ids_path)), None)
+    if part.ids_path is None or column is None:
+        return polars.Series("id", np.arange(first + start, first + stop)).cast(polars.String)
+    table = polars.scan_parquet(part.ids_path)
+    rows = _read(table.select(polars.len()), part.ids_path).item()
+    if rows != part.rows:
+        raise ArtifactError(f"{part.ids_path}: {rows} rows for {part.rows} vectors in {part.path.name}")
+    wanted = table.slice(start, stop - start).select(polars.col(column).cast(polars.String))
+    return _read(wanted, part.ids_path).to_series().alias("id")
 
 
-def _column(path: Path, name: str) -> polars.Series | None:
-    """A column of a parquet file as text; None where there is no such column."""
+def _columns(path: Path) -> Sequence[str]:
+    import polars
+
+    return _read(polars.scan_parquet(path).head(0), path).columns
+
+
+def _texts(path: Path) -> polars.Series | None:
+    """The captions of a table; None where it has none."""
+    import polars
+
+    if CAPTION_COLUMN not in _columns(path):
+        return None
+    wanted = polars.scan_parquet(path).select(polars.col(CAPTION_COLUMN).cast(polars.String))
+    return _read(wanted, path).to_series()
+
+
+def _read(query: polars.LazyFrame, path: Path) -> polars.DataFrame:
+    """Raises ArtifactError where the table cannot be read."""
+    import polars
+
     try:
-        if name not in polars.read_parquet_schema(path):
-            return None
-        return polars.read_parquet(path, columns=[name])[name].cast(polars.String)
+        return query.collect()
     except (OSError, polars.exceptions.PolarsError) as error:
         raise ArtifactError(f"{path}: cannot be read ({' '.join(str(error).split())}); copy it again") from error
