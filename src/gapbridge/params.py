@@ -118,6 +118,8 @@ class EncoderParams(Section):
     wording_fraction: Fraction
     """Of the steps; in the first ones both towers also learn to say which tokens the text holds."""
     wording_weight: Annotated[float, Field(ge=0)]
+    consistency_weight: Annotated[float, Field(ge=0)]
+    """Of CyCLIP's two terms, which ask both towers for the same geometry."""
     snapshot_count: Positive
 
 

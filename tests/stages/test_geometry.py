@@ -135,9 +135,12 @@ def test_training_and_lengths_are_told(aligned: Path) -> None:
     assert lengths["short"]["truncated"] == 0 and lengths["long"]["truncated"] == pytest.approx(0.8)
     page = (aligned / "artifacts/geometry/index.html").read_text()
     assert page.count("data:image/png;base64,") == 8 and "<script" not in page and "http" not in page
+    assert [panel["panel"] for panel in metrics["figure_1"]] == ["a", "b", "c", "d"]
+    assert all(panel["found"] in page for panel in metrics["figure_1"])
 
 
 def test_a_pinned_encoder_has_no_training_to_tell_of(aligned: Path) -> None:
     shutil.rmtree(aligned / "artifacts/encoder/snapshots")
-    assert run_directly(aligned, "geometry")["trajectory"] is None
+    metrics = run_directly(aligned, "geometry")
+    assert metrics["trajectory"] is None and metrics["figure_1"] is None
     assert not (aligned / "artifacts/geometry/trajectory.png").exists()

@@ -1,6 +1,7 @@
 """The tiny dual encoder: it learns, gives the same bytes twice, and is an ordinary open_clip model."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gapbridge.train.contrastive import (
     Recipe,
     Trained,
     as_pixels,
+    consistency_loss,
     contrastive_loss,
     save_model,
     train_contrastive,
@@ -134,6 +136,31 @@ def test_excluded_pairs_cost_nothing() -> None:
     alone = contrastive_loss(rows, wrong, 50.0, twins)
     kept = (50.0 * rows @ wrong.T).masked_fill(twins, -1e9)
     assert alone == pytest.approx((-kept.log_softmax(1).diag().mean() - kept.log_softmax(0).diag().mean()).item() / 2)
+
+
+def test_consistency_knows_a_shift_from_a_turn() -> None:
+    """Sides whose rows differ by one vector cost nothing; a turn or a stretch does."""
+    random = torch.Generator().manual_seed(0)
+    rows = torch.randn(12, 5, generator=random, dtype=torch.float64)
+    spread = rows - rows.mean(dim=0)
+    axis = torch.zeros(12, 2, dtype=torch.float64)
+    images = torch.cat([spread, axis + torch.tensor([3.0, 0.0])], dim=1)
+    texts = torch.cat([spread, axis + torch.tensor([0.0, 3.0])], dim=1)
+    assert consistency_loss(images, texts) < 1e-20
+    turned = texts.clone()
+    turned[:, :3] = texts[:, :3].roll(1, dims=1)
+    assert consistency_loss(images, turned) > 1
+    assert consistency_loss(images, texts * 1.1) > 1
+
+
+def test_consistency_brings_the_sides_together() -> None:
+    def distance(weight: float) -> float:
+        steps = replace(recipe(), consistency_weight=weight)
+        snapshots = train_contrastive(pairs(), pairs(16, seed=9), ARCHITECTURE, steps, 0, 1).snapshots
+        images, texts = (torch.from_numpy(snapshots.arrays[name][-1]) for name in ("images", "texts"))
+        return (images - images.mean(dim=0) - texts + texts.mean(dim=0)).square().sum(dim=1).mean().item()
+
+    assert distance(1.0) < distance(0.0) / 2
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,9 @@
 Shapes: `t` snapshots, `n` pairs of the probe, `d` width, `r` directions of the frame's principal block.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +23,8 @@ from gapbridge.geometry.frame import (
 )
 
 EPSILON = 1e-12
+_LEAKAGE_SHARE, _STEADY_COSINE, _ANISOTROPY, _RIGHT_ANGLE = 0.5, 0.9, 2.0, 15.0
+"""What counts as far below the bound, as one direction, as far from a ball, and as degrees off a right angle."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,38 @@ def late_window(rows: list[dict[str, float]], share: float = 0.5) -> dict[str, f
     """Means over the last `share` of the snapshots, each worked out by itself first (Lemma B.9)."""
     kept = rows[-max(1, round(share * len(rows))) :]
     return {name: float(np.mean([row[name] for row in kept])) for name in rows[0]}
+
+
+def panels(late: Mapping[str, float]) -> list[dict[str, Any]]:
+    """For each panel of the paper's Figure 1: what it claims, what the late window shows, and whether that agrees."""
+    return [
+        {
+            "panel": "a",
+            "claim": "gradients hardly leave U, far less than sin θ allows",
+            "found": f"{late['leakage']:.2f} of a gradient lies in V; sin θ is {late['leakage_bound']:.2f}",
+            "shown": late["leakage"] <= _LEAKAGE_SHARE * late["leakage_bound"],
+        },
+        {
+            "panel": "b",
+            "claim": "the bias in V drifts slowly and in one direction",
+            "found": f"its cosine to the snapshot before is {late['passive_bias_cosine']:.2f}, "
+            f"and it has moved by {late['passive_bias_drift']:.2f} of its length",
+            "shown": late["passive_bias_cosine"] >= _STEADY_COSINE,
+        },
+        {
+            "panel": "c",
+            "claim": "residuals are far from a ball, in V more so than in U",
+            "found": f"largest over mean eigenvalue is {late['passive_condition']:.1f} in V "
+            f"and {late['principal_condition']:.1f} in U",
+            "shown": late["passive_condition"] >= max(_ANISOTROPY, late["principal_condition"]),
+        },
+        {
+            "panel": "d",
+            "claim": "the bias in V stands at a right angle to V's main spread",
+            "found": f"the angle is {late['passive_angle']:.0f}°",
+            "shown": late["passive_angle"] >= 90 - _RIGHT_ANGLE,
+        },
+    ]
 
 
 def _same_rank(images: np.ndarray, texts: np.ndarray, rank: int) -> Frame:

@@ -105,4 +105,4 @@ def _recipe(settings: EncoderParams) -> Recipe:
         training.steps, training.batch_size, settings.group_rows, settings.wording_fraction, settings.wording_weight
     )
     speed = training.model_dump(exclude={"steps", "batch_size"})
-    return Recipe(mixing, **speed)
+    return Recipe(mixing, **speed, consistency_weight=settings.consistency_weight)

@@ -20,7 +20,7 @@ from gapbridge.geometry import gap
 from gapbridge.geometry.diagnosis import Sample, diagnose, pair_figures
 from gapbridge.geometry.lengths import by_length
 from gapbridge.geometry.spectrum import NEGLIGIBLE, covariance_spectrum
-from gapbridge.geometry.trajectory import Recording, late_window, trace
+from gapbridge.geometry.trajectory import Recording, late_window, panels, trace
 from gapbridge.stages.runner import StageRun
 
 _NO_SPREAD = 1e-12
@@ -42,6 +42,7 @@ def run(stage: StageRun) -> dict[str, Any]:
     probe, moved = _probe(stage, alignment)
     diagnosis = diagnose(sample, alignment.method, seed)
     steps = _trajectory(stage)
+    late = late_window(steps) if steps else None
     figures = {
         "rows": {"texts": texts.rows, "images": images.rows},
         "sample": {"texts": len(sample.texts), "images": len(sample.images), "paired": False},
@@ -52,7 +53,8 @@ def run(stage: StageRun) -> dict[str, Any]:
         "whole_sample": _before_and_after(sample, aligned),
         "domains": None,
         "lengths": _lengths(stage, ids, sample),
-        "trajectory": late_window(steps) if steps else None,
+        "trajectory": late,
+        "figure_1": panels(late) if late else None,
     }
     write_diagnosis(stage.out, diagnosis, figures, steps)
     return figures

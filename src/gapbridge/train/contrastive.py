@@ -6,6 +6,8 @@ Contrastive loss alone leaves a small model on a plateau for long, and some seed
 and places, not shapes. So both towers also say, during the first part of the steps, which tokens and pairs of
 neighbouring tokens the text holds (classification of the text's words, as in SuperClass, arXiv 2411.03313).
 The heads for that are thrown away. The temperature stays fixed, since a learnt one closes the modality gap.
+A second term asks both sides for the same geometry (CyCLIP, arXiv 2205.14459): without it the sides of a small model
+agree up to a linear map, not up to a shift.
 """
 
 import math
@@ -84,6 +86,8 @@ class Recipe:
     warmup_fraction: float
     beta2: float
     clip_norm: float
+    consistency_weight: float = 0.0
+    """Of `consistency_loss` beside the contrastive one."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,9 @@ class Trained:
 class Snapshots:
     """Vectors of a fixed probe and the loss's gradients at them, at evenly spaced steps (arXiv 2602.07026 §3.1)."""
 
-    def __init__(self, probe: Pairs, count: int, steps: int, scale: float) -> None:
+    def __init__(self, probe: Pairs, count: int, steps: int) -> None:
         """The first snapshot is taken after the first step and the last one after the last."""
-        self.probe, self.scale = probe, scale
+        self.probe = probe
         self.steps = sorted({round(step) for step in np.linspace(steps, 1, min(count, steps))})
         self.arrays: dict[str, list[np.ndarray]] = {
             name: [] for name in ("images", "texts", "image_gradients", "text_gradients")
@@ -117,7 +121,7 @@ class Snapshots:
             texts = torch.cat([towers.texts(part.to(device)) for part in tokens.split(64)])
         towers.train(training)
         images, texts = (_unit(side.float()).requires_grad_() for side in (images, texts))
-        gradients = torch.autograd.grad(contrastive_loss(images, texts, self.scale), (images, texts))
+        gradients = torch.autograd.grad(towers.loss(images, texts), (images, texts))
         for name, values in zip(self.arrays, (images, texts, *gradients), strict=True):
             self.arrays[name].append(values.detach().cpu().numpy())
 
@@ -126,7 +130,7 @@ class Snapshots:
         folder.mkdir(parents=True)
         for name, values in self.arrays.items():
             np.save(folder / f"{name}.npy", np.stack(values), allow_pickle=False)
-        about = {"format_version": 1, "steps": self.steps, "rows": len(self.probe.texts), "logit_scale": self.scale}
+        about = {"format_version": 1, "steps": self.steps, "rows": len(self.probe.texts)}
         artifacts.write_json(folder / "snapshots.json", about)
 
 
@@ -140,6 +144,16 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: float, excluded: Tens
         logits = logits.masked_fill(excluded, float("-inf"))
     right = torch.arange(len(logits), device=logits.device)
     return (functional.cross_entropy(logits, right) + functional.cross_entropy(logits.T, right)) / 2
+
+
+def consistency_loss(images: Tensor, texts: Tensor) -> Tensor:
+    """How far the sides' geometries differ: unit rows (b, d), CyCLIP's two terms, each a sum over pairs by b.
+
+    Two pictures shall be as alike as their two texts, and picture i as like text j as picture j is like text i.
+    """
+    within = images @ images.T - texts @ texts.T
+    across = images @ texts.T
+    return (within.square().mean() + (across - across.T).square().mean()) * len(images)
 
 
 def train_contrastive(
@@ -158,10 +172,11 @@ def train_contrastive(
     tokenizer = train_tokenizer(pairs.texts, architecture.vocabulary_size, chat=False)
     batches = Batches(pairs, tokenizer, architecture.context_length, recipe.mixing, seed)
     torch.manual_seed(seed)
-    towers = _Towers(build_model(architecture), batches.wordings.shape[1], architecture.logit_scale)
+    scale, consistency = architecture.logit_scale, recipe.consistency_weight
+    towers = _Towers(build_model(architecture), batches.wordings.shape[1], scale, consistency)
     after_step, snapshots = None, None
     if probe.texts:
-        snapshots = Snapshots(probe, snapshot_count, batches.steps, architecture.logit_scale)
+        snapshots = Snapshots(probe, snapshot_count, batches.steps)
         tokens = tokenize(tokenizer, probe.texts, architecture.context_length)
         wanted = frozenset(snapshots.steps)
 
@@ -209,21 +224,26 @@ def as_pixels(images: Iterable[Image.Image], count: int, architecture: Architect
 class _Towers(nn.Module):
     """The model with the heads that only training needs."""
 
-    def __init__(self, model: CLIP, wordings: int, scale: float) -> None:
+    def __init__(self, model: CLIP, wordings: int, scale: float, consistency: float) -> None:
         super().__init__()
-        self.model, self.scale = model, scale
+        self.model, self.scale, self.consistency = model, scale, consistency
         width = model.text_projection.shape[1]
         self.image_wording, self.text_wording = nn.Linear(width, wordings), nn.Linear(width, wordings)
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """Mean loss of a pair of the batch."""
         images, texts = self.images(batch["pictures"]), self.texts(batch["tokens"])
-        loss = contrastive_loss(_unit(images), _unit(texts), self.scale, batch["excluded"])
+        loss = self.loss(_unit(images), _unit(texts), batch["excluded"])
         if batch["wording_weight"]:
             for given in (self.image_wording(images), self.text_wording(texts)):
                 missed = functional.binary_cross_entropy_with_logits(given, batch["wordings"], reduction="sum")
                 loss = loss + batch["wording_weight"] * missed / len(images)
         return loss
+
+    def loss(self, images: Tensor, texts: Tensor, excluded: Tensor | None = None) -> Tensor:
+        """What unit rows (b, d) of both sides cost, without the wordings."""
+        loss = contrastive_loss(images, texts, self.scale, excluded)
+        return loss + self.consistency * consistency_loss(images, texts) if self.consistency else loss
 
     def images(self, pictures: Tensor) -> Tensor:
         """Features (b, d) of pictures (b, 3, s, s) uint8, before they are brought to length one."""

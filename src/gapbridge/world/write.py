@@ -32,8 +32,8 @@ BENCHMARK_SINGLE_SHARE, COUNT_SINGLE_SHARE = 0.2, 0.5
 NOVEL_FRACTION = 0.25
 """Questions about novel scenes for each question about scenes like those in training."""
 INSTRUCT_TURNS = 3
-INSTRUCT_MIXTURE = {**MIXTURE, "describe": 3.0, "placed": 1.0, "position": 5.0}
-"""Places are what the model learns last to find in a picture."""
+INSTRUCT_MIXTURE = {**MIXTURE, "describe": 3.0, "placed": 1.0, "position": 4.0, "shape": 3.5}
+"""Places and shapes are what the model learns last to find in a picture."""
 
 
 def write(
