@@ -136,7 +136,7 @@ def _mover(alignment: Alignment, texts: Vectors, number: int, dtype: np.dtype) -
 
     def move(block: Block) -> tuple[np.ndarray, np.ndarray]:
         row_ids = None if ids is None else ids.gather(block.places).to_list()
-        return block.places, alignment.moved(block.rows, block.lengths, row_ids).whole().astype(dtype)
+        return block.places, alignment.moved(block.rows, block.lengths, row_ids).whole(dtype)
 
     return move
 

@@ -28,6 +28,9 @@ _TENSORS = (*_MEANS, "drift_means", "transform")
 _CANCELLATION = 1e-2
 """A squared residual below this is not found as a difference of numbers about 1: digits would be lost."""
 
+_SLICE = 32
+"""Rows whose temporaries fit the processor's nearest caches."""
+
 
 class Moved(NamedTuple):
     """Aligned rows as `own` (n,) times `rows` (n, d) plus `shared` (n, k) times `basis` (k, d).
@@ -45,10 +48,14 @@ class Moved(NamedTuple):
         total: np.ndarray = self.own @ self.rows + self.shared.sum(axis=0) @ self.basis
         return total
 
-    def whole(self) -> np.ndarray:
+    def whole(self, dtype: np.typing.DTypeLike = np.float64) -> np.ndarray:
         """The aligned rows (n, d)."""
-        whole: np.ndarray = self.shared @ self.basis
-        whole += self.rows * self.own[:, None]
+        whole = np.empty(self.rows.shape, dtype=dtype)
+        for start in range(0, len(whole), _SLICE):
+            here = slice(start, start + _SLICE)
+            exact = self.shared[here] @ self.basis
+            exact += self.rows[here] * self.own[here, None]
+            whole[here] = exact
         return whole
 
 

@@ -36,9 +36,10 @@ CAPTION_COLUMN = "caption"
 ID_COLUMNS = ("id", "key", "image_path")
 """What names a row in clip-retrieval's metadata, best first."""
 FORMAT_VERSION = 1
-PART_ROWS = 1 << 17
+PART_ROWS = 1 << 16
 """Of a file that is written; the ids of so many rows are in memory at once."""
-_BATCH_BYTES = 4 << 20
+_BATCH_NUMBERS = 1 << 20
+"""As many as the alignment takes at once: while it works on some, the next are read and hashed."""
 _SAFETENSORS_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
 
@@ -124,7 +125,7 @@ class Vectors:
     def _walk(self, number: int, part: Part) -> Iterator[np.ndarray]:
         wanted = (self._hashed or part.sha256 is not None) and number not in self._digests
         digest = hashlib.sha256() if wanted else None
-        step = max(1, _BATCH_BYTES // (part.width * part.dtype.itemsize))
+        step = max(1, _BATCH_NUMBERS // part.width)
         with part.path.open("rb") as handle:
             head = handle.read(part.offset)
             if digest is not None:
