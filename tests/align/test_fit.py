@@ -79,21 +79,36 @@ def test_batches_give_what_a_matrix_gives(cloud: Cloud) -> None:
     assert (batched_texts.walks, batched_images.walks) == (2, 1)
 
 
+def _rounding(rows: np.ndarray, size: float) -> float:
+    """What rounding may do to a mean of `rows` (n, d), and to a product of them, whose numbers are at most `size`.
+
+    A sum of k numbers is off by at most k roundings of its size, to first order, and each step before and after it
+    adds one: n for the mean, d for a length, and eight for the steps themselves.
+    """
+    return (sum(rows.shape) + 8) * float(np.finfo(np.float64).eps) * size
+
+
 @given(st.integers(0, 10_000), st.integers(2, 40), st.integers(2, 40), st.integers(2, 9))
 def test_properties_of_the_steps(seed: int, text_rows: int, image_rows: int, width: int) -> None:
+    """E[ė] = μ_x; tr Cov(ẽ) = s² T_y = T_x; the spectrum keeps its shape."""
     random = np.random.default_rng(seed)
     texts = project(random.normal(size=(text_rows, width)) + random.normal(size=width))
     images = project(random.normal(size=(image_rows, width)) + random.normal(size=width))
     fitted = fit(texts, images, "realign")
-    image_mean = images.mean(axis=0)
-    residuals = texts - fitted.text_mean
+    image_mean, residuals = images.mean(axis=0), texts - fitted.text_mean
+    # Residuals are at most 2 long, and as many times longer once they are stretched.
+    exact = _rounding(texts, 1 + 2 * fitted.scale) + _rounding(images, 1)
     stretched = Moments(width, covariance=True).update(image_mean + fitted.scale * residuals)
-    np.testing.assert_allclose(stretched.mean, image_mean, atol=1e-12)
-    assert stretched.trace == pytest.approx(fitted.scale**2 * fitted.text_trace, rel=1e-9)
-    assert stretched.trace == pytest.approx(fitted.image_trace, rel=1e-6)
+    np.testing.assert_allclose(stretched.mean, image_mean, atol=exact)
+    # A spread is a mean square about the mean: an error of a row counts twice, beside the spread's own length, and
+    # both sides of the comparison, texts and images, have one.
+    relative = 4 * np.sqrt(width) * exact / np.sqrt(fitted.image_trace)
+    assert stretched.trace == pytest.approx(fitted.scale**2 * fitted.text_trace, rel=relative)
+    assert stretched.trace == pytest.approx(fitted.image_trace, rel=relative)
     before = np.linalg.eigvalsh(residuals.T @ residuals)
     after = np.linalg.eigvalsh(stretched.covariance)
-    np.testing.assert_allclose(after / after.sum(), before / before.sum(), atol=1e-9)
+    # Eigenvalues move by no more than the matrix does (Weyl), which is in proportion to its trace.
+    np.testing.assert_allclose(after / after.sum(), before / before.sum(), atol=relative)
 
 
 @given(st.integers(0, 10_000), st.integers(2, 40), st.integers(2, 40), st.integers(2, 9))
@@ -104,12 +119,16 @@ def test_the_last_step_brings_the_centroid_closer(seed: int, text_rows: int, ima
     images = project(random.normal(size=(image_rows, width)) + 2 * random.normal(size=width))
     stretched, full = fit(texts, images, "anchor_trace"), fit(texts, images, "realign")
     drifted = stretched.move(texts)
-    np.testing.assert_allclose(full.drift_means[0], drifted.mean(axis=0), atol=1e-12)
+    # A projection divides by the length, so it enlarges what rounding did by one over the shortest.
+    shortest = np.linalg.norm(full.image_mean + full.scale * (texts - full.text_mean), axis=1).min()
+    exact = (_rounding(texts, 1 + 2 * full.scale) + _rounding(images, 1)) / min(1.0, float(shortest))
+    np.testing.assert_allclose(full.drift_means[0], drifted.mean(axis=0), atol=exact)
     recentred = drifted - full.drift_means[0] + full.image_mean
-    np.testing.assert_allclose(recentred.mean(axis=0), full.image_mean, atol=1e-12)
+    np.testing.assert_allclose(recentred.mean(axis=0), full.image_mean, atol=exact)
     left = np.linalg.norm(full.move(texts).mean(axis=0) - full.image_mean)
     # A row's projection moves it by at most its own distance from the sphere, which is at most its shift.
-    assert left <= np.linalg.norm(full.image_mean - full.drift_means[0]) + 1e-12
+    least = min(1.0, float(np.linalg.norm(recentred, axis=1).min()))
+    assert left <= np.linalg.norm(full.image_mean - full.drift_means[0]) + np.sqrt(width) * exact / least
 
 
 def test_what_is_recorded(cloud: Cloud) -> None:
