@@ -9,7 +9,7 @@ import numpy as np
 
 from gapbridge.align import ALIASES, RECIPES, Options
 from gapbridge.align.fit import C3_NOISE
-from gapbridge.align_files import MAX_BAD_FRACTION, apply_files, drift_files, fit_files
+from gapbridge.align_files import MAX_BAD_FRACTION, SAMPLE_ROWS, apply_files, drift_files, fit_files
 from gapbridge.errors import InputError
 
 _FILE = click.Path(path_type=Path)
@@ -125,7 +125,7 @@ def drift(
 @click.option("--method", type=click.Choice([*RECIPES, *ALIASES]), default="realign", show_default=True)
 @click.option("--holdout", type=float, default=0.1, show_default=True, help="Share of rows kept out to measure on.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the sample and the rows kept out.")
-@click.option("--rows", type=click.IntRange(40), default=20_000, show_default=True, help="Rows a side to look at.")
+@click.option("--rows", type=click.IntRange(40), default=SAMPLE_ROWS, show_default=True, help="Rows a side to look at.")
 @click.option(
     "--domain", "domains", nargs=3, multiple=True, metavar="NAME TEXTS IMAGES", help="Another set to compare with."
 )

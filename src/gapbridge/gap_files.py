@@ -13,6 +13,7 @@ from gapbridge.align import Options, RowBatches, Side, fit_held_out, summarise
 from gapbridge.align_files import (
     MAX_BAD_FRACTION,
     QUARANTINE_FILE,
+    SAMPLE_ROWS,
     batches,
     open_sides,
     replacing,
@@ -26,7 +27,6 @@ from gapbridge.geometry.diagnosis import Sample, diagnose
 from gapbridge.geometry.lengths import by_length
 from gapbridge.geometry.samples import cross_domain
 
-SAMPLE_ROWS = 20_000
 THESE = "these"
 """What the table across domains calls the set that is diagnosed."""
 FEWEST_ROWS = 40
