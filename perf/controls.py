@@ -85,7 +85,9 @@ def _spread(values: list[float]) -> str:
 
 def _run(command: list[str], folder: Path) -> None:
     """Run a command quietly; its output goes to controls.log beside the workspace."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    # The checkout's own code, not what is installed: that may be edited meanwhile.
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder / "src")}
     with (folder.parent / f"{folder.name}.log").open("a") as log:
         subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log, check=True)
 

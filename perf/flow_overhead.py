@@ -27,7 +27,7 @@ def _prepare(workspace: Path, profile: str) -> dict[str, str]:
     own = {name: str(workspace.parent / f"{workspace.name}-{name.lower()}") for name in
            ("GAPBRIDGE_CACHE", "GAPBRIDGE_SCRATCH", "PREFECT_HOME")}  # fmt: skip
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, **own, "PATH": programs}
+    environment = {**os.environ, **own, "PATH": programs, "PYTHONPATH": str(workspace / "src")}
     subprocess.run(["gapbridge", "profile", profile, "--force"], cwd=workspace, env=environment, check=True)
     return environment
 

@@ -1,10 +1,11 @@
 """What params.yaml may say: one frozen section a stage, units in the names, unknown keys refused."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from gapbridge.errors import InputError
@@ -31,6 +32,24 @@ Template = Annotated[str, AfterValidator(_template)]
 Worded = Annotated[str, AfterValidator(_worded)]
 
 
+Format = Literal[
+    "world",
+    "jsonl",
+    "csv",
+    "lines",
+    "parquet",
+    "datasets",
+    "folder",
+    "imagefolder",
+    "webdataset",
+    "llava",
+    "internvl",
+    "unpaired",
+    "pope",
+]
+"""How a source's rows are written (docs/data.md); `world` draws them."""
+
+
 class Section(BaseModel):
     """A part of params.yaml."""
 
@@ -44,10 +63,17 @@ class Source(Section):
     `sources.root`. `images` is the folder that the image names in the file are relative to.
     """
 
-    format: Literal["world", "jsonl", "folder", "llava", "pope"]
+    format: Format | None = None
+    """None looks at the content."""
     path: str | None = None
     images: str | None = None
+    text_field: Worded | None = None
+    """What the rows call their text, where it is none of the usual names."""
+    image_field: Worded | None = None
     rows: Positive | None = None
+    """Of a user's file, at most so many, chosen by chance."""
+    weight: Rate | None = None
+    """Of several sources of one set, its share of the rows; the sources without one are taken whole."""
     captions: bool = False
     """Keep the captions of an `images` source, for the paired control alone."""
     split: Literal["benchmark", "dev"] = "benchmark"
@@ -58,21 +84,39 @@ class Source(Section):
         if self.format == "world" and self.rows is None:
             raise ValueError("format world needs rows: how many to draw")
         if self.format != "world" and self.path is None:
-            raise ValueError(f"format {self.format} needs path: the file or folder to read")
+            raise ValueError(f"format {self.format or 'of a file'} needs path: the file or folder to read")
         return self
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+def _files_alone(sources: list[Source]) -> list[Source]:
+    if len(sources) > 1 and any(source.format == "world" for source in sources):
+        raise ValueError("format world stands alone, not in a list of sources")
+    return sources
+
+
+Sources = Annotated[list[Source], Field(min_length=1), BeforeValidator(_listed), AfterValidator(_files_alone)]
+"""One source, or a list of several that are mixed."""
+
+
 class SourcesParams(Section):
-    """The outside data, one source a set."""
+    """The outside data, one source or several a set."""
 
     root: str
-    texts: Source
-    images: Source
-    encoder: Source | None
-    llm: Source | None
-    instruct: Source
-    probe: Source
-    benchmark: Source
+    texts: Sources
+    images: Sources
+    encoder: Sources | None
+    llm: Sources | None
+    instruct: Sources
+    probe: Sources
+    benchmark: Sources
+
+    def of(self, set_name: str) -> list[Source]:
+        """The sources of one set, in order; none where it is null."""
+        return getattr(self, set_name) or []
 
 
 class IngestParams(Section):
@@ -274,7 +318,7 @@ def check_params(content: Any, path: Path) -> Params:
         return Params.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(_shown(content, first["loc"]))
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise InputError(f"{path}: {key or 'the file'}: {_reason(first)}{more}") from error
 
@@ -291,11 +335,26 @@ def _reason(error: ErrorDetails) -> str:
     return f"{reason}, found {repr(value)[:_SHOWN_CHARACTERS]}"
 
 
+def _shown(content: Any, keys: tuple[int | str, ...]) -> Iterator[str]:
+    """The keys as the file has them: what stands alone there is no list of one."""
+    for key in keys:
+        if isinstance(key, int) and isinstance(content, dict):
+            continue
+        yield str(key)
+        content = content.get(key) if isinstance(content, dict) else None
+
+
 def _section(keys: tuple[int | str, ...]) -> type[Section]:
     """The section of params.yaml that lies at `keys`."""
     section: type[Section] = Params
     for key in keys:
-        annotation = section.model_fields[str(key)].annotation
-        kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
-        section = next(kind for kind in kinds if issubclass(kind, Section))
+        if isinstance(key, str):
+            section = next(_sections_in(section.model_fields[key].annotation))
     return section
+
+
+def _sections_in(annotation: Any) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _sections_in(inner)

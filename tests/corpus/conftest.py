@@ -46,7 +46,9 @@ def save_lines(tmp_path: Path) -> Callable[..., None]:
 def read(tmp_path: Path) -> Callable[..., Gathered]:
     """Gathers one source below the test's folder."""
 
-    def run(file_format: str, kind: str, path: str, images: str | None = None, captions: bool = False) -> Gathered:
-        return gather(Origin("texts", tmp_path, path, images, captions), file_format, kind, MAX_PIXELS)
+    def run(file_format: str, kind: str, path: str, images: str | None = None, **more: Any) -> Gathered:
+        rows = list(gather(Origin("texts", tmp_path, path, images, **more), file_format, kind, MAX_PIXELS))
+        bad = [row for row in rows if isinstance(row, BadRow)]
+        return [row for row in rows if not isinstance(row, BadRow)], bad
 
     return run

@@ -11,6 +11,7 @@ import pytest
 
 from gapbridge.corpus.disjoint import Extent, prove
 from gapbridge.corpus.gather import gather
+from gapbridge.corpus.manifest import BadRow
 from gapbridge.corpus.origin import Origin
 from gapbridge.corpus.records import SETS, table
 
@@ -28,9 +29,9 @@ def digits(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     for name, kind in SETS.items():
         path = f"data/digits/{FILES.get(name, f'{name}.json')}"
         images = f"data/digits/{PICTURES[name]}" if name in PICTURES else None
-        records, bad = gather(Origin(name, root, path, images), FORMATS.get(name, "llava"), kind, 40_000_000)
-        assert bad == []
-        tables[name] = table(kind, records)
+        rows = list(gather(Origin(name, root, path, images), FORMATS.get(name, "llava"), kind, 40_000_000))
+        assert not any(isinstance(row, BadRow) for row in rows)
+        tables[name] = table(kind, rows)
     return tables
 
 

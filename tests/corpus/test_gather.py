@@ -18,9 +18,9 @@ def test_the_number_of_threads_changes_nothing(save_picture: Callable[..., Path]
         path = save_picture(f"photos/{n:02d}.png", n)
         if n % 7 == 0:
             path.write_bytes(path.read_bytes()[:60])
-    one, many = (gather(Origin("images", tmp_path, "photos"), "folder", "image", 10_000, n) for n in (1, 4))
+    one, many = (list(gather(Origin("images", tmp_path, "photos"), "folder", "image", 10_000, n)) for n in (1, 4))
     assert one == many
-    assert (len(one[0]), len(one[1])) == (25, 5)
+    assert (len(one), sum(isinstance(row, BadRow) for row in one)) == (30, 5)
 
 
 def test_the_line_names_the_commonest_reason_its_first_place_and_the_table() -> None:

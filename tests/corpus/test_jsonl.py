@@ -1,6 +1,7 @@
 """Texts from JSON Lines."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,5 +90,27 @@ def test_a_format_that_cannot_give_the_records_names_those_that_can(
     save_lines: Callable[..., None], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]]
 ) -> None:
     save_lines("t.jsonl", [])
-    with pytest.raises(InputError, match="jsonl gives no image records; use folder or llava"):
-        read("jsonl", "image", "t.jsonl")
+    with pytest.raises(InputError, match="jsonl gives no dialogue records; use internvl or llava"):
+        read("jsonl", "dialogue", "t.jsonl")
+
+
+def test_densefusion_gives_pairs_pictures_or_texts(
+    save_lines: Callable[..., None],
+    save_picture: Callable[..., Path],
+    read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]],
+) -> None:
+    """Fields of DenseFusion-1M: image_id, image_path, caption, url."""
+    save_picture("img/00/7.png")
+    row = {"image_id": "a7", "image_path": "00/7.png", "caption": "a cat", "url": "example"}
+    save_lines("d.jsonl", [row, {**row, "image_id": "a8", "image_path": "00/8.png"}])
+    (pair,), (bad,) = read("jsonl", "pair", "d.jsonl", "img")
+    assert (pair["id"], pair["text"], pair["image"], pair["group_id"]) == (
+        "a7",
+        "a cat",
+        "root:img/00/7.png",
+        "img/00/7.png",
+    )
+    assert (bad.id, bad.reason) == ("a8", "the picture's file is missing")
+    assert [one["text"] for one in read("jsonl", "text", "d.jsonl")[0]] == ["a cat", "a cat"]
+    assert read("jsonl", "image", "d.jsonl", "img")[0][0]["caption"] is None
+    assert read("jsonl", "image", "d.jsonl", "img", captions=True)[0][0]["caption"] == "a cat"

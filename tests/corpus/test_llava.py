@@ -100,6 +100,11 @@ def test_words_alone_for_the_language_model(
         (row("x", image="/etc/hostname"), "the path leaves its root"),
         (row("x", image="a\0b.png"), "the path leaves its root"),
         (row("good"), "the id was used before"),
+        (row("x", image=["1.png", "2.png"]), "names several pictures"),
+        (
+            row("x", conversations=[{"from": "human", "value": "<image>\n<image> a"}, {"from": "gpt", "value": "b"}]),
+            "speaks of several pictures",
+        ),
     ],
 )
 def test_a_bad_row_is_told_by_number_and_reason(
@@ -122,7 +127,13 @@ def test_a_picture_with_no_text_in_the_question_is_a_pair_all_the_same(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [('[\n{"id": 1,}]', "l.json line 2 column"), ("{}", "not a JSON list"), ("\xff", "not UTF-8 JSON")],
+    [
+        ('[\n{"id": 1,}]', "l.json after row 0: not JSON"),
+        ('"a"', "neither a JSON list nor JSON Lines"),
+        ("\xff", "neither a JSON list nor JSON Lines"),
+        ('["\xff"]', "l.json after row 0: not"),
+        ('[{"id": 1}, {"id": 2', "l.json after row 1: not JSON"),
+    ],
 )
 def test_a_file_that_is_no_list_is_refused_whole(
     tmp_path: Path, read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]], content: str, message: str
@@ -140,3 +151,16 @@ def test_the_folder_of_the_pictures_must_be_named_and_exist(
         read("llava", "dialogue", "l.json")
     with pytest.raises(InputError, match="photos does not exist"):
         read("llava", "dialogue", "l.json", "photos")
+
+
+def test_json_lines_are_the_same_rows(
+    save_lines: Callable[..., None],
+    save_picture: Callable[..., Path],
+    read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]],
+) -> None:
+    """As InternVL's annotations and some of Bunny's are."""
+    save_picture("img/1.png")
+    save_lines("l.jsonl", [row("a"), b"{", row("b")])
+    records, (bad,) = read("llava", "dialogue", "l.jsonl", "img")
+    assert [record["id"] for record in records] == ["a", "b"]
+    assert (bad.place, bad.reason) == ("l.jsonl line 2", "the line does not parse as JSON")

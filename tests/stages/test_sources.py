@@ -59,7 +59,7 @@ def test_a_time_of_change_alone_changes_nothing_and_a_changed_byte_does(
 def test_a_world_source_is_its_params_alone(workspace: Path, run_bare: Callable[[str], dict[str, Any]]) -> None:
     assert run_bare("sources")["texts"] == {"files": 0, "bytes": 0}
     texts = json.loads(listing(workspace))["sets"]["texts"]
-    assert (texts["source"]["rows"], texts["files"]) == (20000, [])
+    assert (texts["sources"][0]["rows"], texts["files"]) == (20000, [])
 
 
 def test_a_null_set_is_left_out(

@@ -28,7 +28,7 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
             continue
         place, inside_root = f"{origin.path}/{name}", origin.relative(path.resolve())
         record = {"id": name, "group_id": inside_root, "source": origin.path, "caption": None}
-        yield Draft(place, record, inside_root)
+        yield Draft(place, record, f"root:{inside_root}")
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -9,28 +9,51 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gapbridge.corpus import folder, jsonl, llava, pope
+from gapbridge.corpus import (
+    folder,
+    imagefolder,
+    internvl,
+    jsonl,
+    lines,
+    llava,
+    parquet,
+    pope,
+    saved,
+    table,
+    unpaired,
+    webdataset,
+)
 from gapbridge.corpus.manifest import BadRow
 from gapbridge.corpus.origin import Draft, Origin, Reader
-from gapbridge.corpus.pictures import BadPictureError, PictureFacts, inspect
+from gapbridge.corpus.pictures import BadPictureError, PictureFacts, inspect, inspect_content
 from gapbridge.corpus.records import PICTURED
 from gapbridge.errors import InputError
 
+_TEXTS = frozenset({"text", "language"})
+_ALL = frozenset({"text", "language", "image", "pair"})
 READERS: dict[str, tuple[Reader, frozenset[str]]] = {
-    "jsonl": (jsonl.read, frozenset({"text", "language"})),
+    "jsonl": (jsonl.read, _ALL),
+    "csv": (table.read, _ALL),
+    "lines": (lines.read, _TEXTS),
+    "parquet": (parquet.read, _ALL),
+    "datasets": (saved.read, _ALL),
     "folder": (folder.read, frozenset({"image"})),
-    "llava": (llava.read, frozenset({"text", "image", "pair", "language", "dialogue"})),
+    "imagefolder": (imagefolder.read, _ALL),
+    "webdataset": (webdataset.read, _ALL),
+    "llava": (llava.read, _ALL | {"dialogue"}),
+    "internvl": (internvl.read, _ALL | {"dialogue"}),
+    "unpaired": (unpaired.read, frozenset({"text", "language", "image"})),
     "pope": (pope.read, frozenset({"question"})),
 }
 """Each format's reader and the kinds of record that it gives."""
 
-_BATCH_ROWS = 1024
+_BATCH_ROWS = 256
 
 
 def gather(
     origin: Origin, file_format: str, kind: str, max_pixels: int, threads: int = 2
-) -> tuple[list[dict[str, Any]], list[BadRow]]:
-    """All good records of one source and all bad rows, in the order of the source.
+) -> Iterator[dict[str, Any] | BadRow]:
+    """Good records and bad rows of one source, in the order of the source.
 
     `max_pixels` bounds width × height of a picture. Raises InputError when the source as a whole cannot be read or
     the format does not give records of `kind`.
@@ -42,14 +65,8 @@ def gather(
     drafts = _first_uses(origin, reader(origin, kind))
     if kind in PICTURED:
         drafts = _with_pictures(origin, drafts, max_pixels, threads)
-    records: list[dict[str, Any]] = []
-    bad: list[BadRow] = []
     for row in tqdm(drafts, desc=f"ingest {origin.set_name}", unit=" rows", mininterval=1):
-        if isinstance(row, BadRow):
-            bad.append(row)
-        else:
-            records.append(row.record)
-    return records, bad
+        yield row if isinstance(row, BadRow) else row.record
 
 
 def stop_if_too_bad(set_name: str, good: int, bad: list[BadRow], max_bad_fraction: float, table: Path) -> None:
@@ -86,17 +103,18 @@ def _with_pictures(
     """The rows with the facts of their pictures; each distinct file is decoded once, the order stays."""
     known: dict[str, PictureFacts | str] = {}
 
-    def look(name: str) -> PictureFacts | str:
+    def look(draft: Draft) -> PictureFacts | str:
         try:
-            return inspect(origin.root / name, max_pixels)
+            if draft.content is not None:
+                return inspect_content(draft.content, max_pixels)
+            return inspect(origin.root / str(draft.picture).removeprefix("root:"), max_pixels)
         except BadPictureError as error:
             return str(error)
 
     with ThreadPoolExecutor(threads) as pool:
         while batch := list(islice(rows, _BATCH_ROWS)):
-            names = {row.picture: None for row in batch if isinstance(row, Draft) and row.picture is not None}
-            unknown = [name for name in names if name not in known]
-            known.update(zip(unknown, pool.map(look, unknown), strict=True))
+            unknown = {row.picture: row for row in batch if isinstance(row, Draft) and row.picture not in known}
+            known.update(zip(unknown, pool.map(look, unknown.values()), strict=True))
             for row in batch:
                 yield row if isinstance(row, BadRow) else _pictured(origin, row, known)
 
@@ -107,5 +125,5 @@ def _pictured(origin: Origin, draft: Draft, known: dict[str, PictureFacts | str]
     facts = known[draft.picture]
     if isinstance(facts, str):
         return BadRow(origin.path, draft.place, draft.record["id"], facts)
-    image = {"image": f"root:{draft.picture}", "sha256": facts.sha256, "width": facts.width, "height": facts.height}
+    image = {"image": draft.picture, "sha256": facts.sha256, "width": facts.width, "height": facts.height}
     return Draft(draft.place, {**draft.record, **image}, draft.picture)

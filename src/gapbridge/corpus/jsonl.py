@@ -1,27 +1,18 @@
-"""JSON Lines: one object a line. As a source of its own it holds texts: `{"text", "id"?, "group_id"?}`."""
+"""JSON Lines, an object a line: `{"text", "id"?, "group_id"?}`, or DenseFusion's `{"image_path", "caption"}`."""
 
 import json
 from collections.abc import Iterator
 from typing import Any
 
 from gapbridge.corpus.manifest import BadRow
-from gapbridge.corpus.origin import BadFieldError, Draft, Origin, group_of, identified, words
+from gapbridge.corpus.origin import Draft, Origin
+from gapbridge.corpus.rows import Row, drafts
 from gapbridge.errors import InputError
 
 
 def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
-    """Texts (kind `text`), or the same for a language model (kind `language`).
-
-    A row without an id is named after its line, and is its own group unless it says otherwise.
-    """
-    for place, number, row in lines(origin):
-        if isinstance(row, BadRow):
-            yield row
-            continue
-        try:
-            yield Draft(place, _record(origin, kind, row, number))
-        except BadFieldError as error:
-            yield BadRow(origin.path, place, _named(row, "id"), str(error))
+    """Texts, words for a language model, pictures or pairs (`rows.drafts`); its line names a row without an id."""
+    return drafts(origin, kind, _rows(origin))
 
 
 def lines(origin: Origin) -> Iterator[tuple[str, int, dict[str, Any] | BadRow]]:
@@ -52,17 +43,6 @@ def _parsed(origin: Origin, place: str, line: bytes) -> dict[str, Any] | BadRow:
     return row
 
 
-def _record(origin: Origin, kind: str, row: dict[str, Any], number: int) -> dict[str, Any]:
-    text = words(row, "text")
-    name = identified(row) if row.get("id") is not None else f"line-{number:09d}"
-    group = group_of(row) or f"{origin.path}#{name}"
-    record = {"id": name, "group_id": group, "source": origin.path, "text": text}
-    return record if kind == "text" else {**record, "context": None, "turns": []}
-
-
-def _named(row: dict[str, Any], key: str) -> str | None:
-    """The id of a bad row, as far as it has one."""
-    try:
-        return identified(row, key)
-    except BadFieldError:
-        return None
+def _rows(origin: Origin) -> Iterator[Row | BadRow]:
+    for place, number, row in lines(origin):
+        yield row if isinstance(row, BadRow) else Row(place, f"line-{number:09d}", row)

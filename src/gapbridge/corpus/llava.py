@@ -1,16 +1,18 @@
-"""LLaVA's layout: a JSON list of `{"id", "image"?, "conversations", "group_id"?, "context"?}`.
+"""LLaVA's layout, which Bunny and InternVL share: `{"id", "image"?, "conversations", "group_id"?, "context"?}`,
+as a JSON list or as JSON Lines.
 
 `conversations` alternates `{"from": "human", "value"}` and `{"from": "gpt", "value"}`; `<image>` marks where the
 picture stood and is dropped, since the picture always comes first here.
 """
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
+from gapbridge.corpus import jsonl
 from gapbridge.corpus.manifest import BadRow
 from gapbridge.corpus.origin import BadFieldError, Draft, Origin, group_of, identified, optional_words, words
 from gapbridge.corpus.records import PICTURED
+from gapbridge.corpus.stream import first_sign, items
 from gapbridge.errors import InputError
 
 _PLACEHOLDER = "<image>"
@@ -21,9 +23,11 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
 
     As pairs, images or texts (`pair`, `image`, `text`) the first answer is the picture's text.
     """
-    for number, row in enumerate(_rows(origin), 1):
-        place = f"{origin.path} row {number}"
+    for place, row in _rows(origin):
         name = None
+        if isinstance(row, BadRow):
+            yield row
+            continue
         try:
             if not isinstance(row, dict):
                 raise BadFieldError("the row is not a JSON object")
@@ -33,20 +37,15 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
             yield BadRow(origin.path, place, name, str(error))
 
 
-def _rows(origin: Origin) -> list[Any]:
-    path = origin.file()
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{origin.path}: cannot be read ({error.strerror}); check its permissions") from error
-    except json.JSONDecodeError as error:
-        place = f"{origin.path} line {error.lineno} column {error.colno}"
-        raise InputError(f"{place}: not JSON ({error.msg}); it must hold one list of objects") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{origin.path}: not UTF-8 JSON; it must hold one list of objects") from error
-    if not isinstance(rows, list):
-        raise InputError(f"{origin.path}: not a JSON list; it must hold one list of objects")
-    return rows
+def _rows(origin: Origin) -> Iterator[tuple[str, Any]]:
+    """Place and content of every row; a file whose first sign is no bracket is taken for JSON Lines."""
+    if first_sign(origin) == b"{":
+        yield from ((place, row) for place, _, row in jsonl.lines(origin))
+        return
+    if first_sign(origin) != b"[":
+        raise InputError(f"{origin.path}: neither a JSON list nor JSON Lines; it must hold one list of objects")
+    for number, row in enumerate(items(origin, "item"), 1):
+        yield f"{origin.path} row {number}", row
 
 
 def _draft(origin: Origin, kind: str, row: dict[str, Any], name: str, place: str) -> Draft:
@@ -60,10 +59,12 @@ def _draft(origin: Origin, kind: str, row: dict[str, Any], name: str, place: str
         record["text"] = turns[0]["answer"]
     else:
         record |= {"context": optional_words(row, "context"), "turns": turns}
-    return Draft(place, record, picture)
+    return Draft(place, record, picture and f"root:{picture}")
 
 
 def _picture(origin: Origin, kind: str, row: dict[str, Any]) -> str | None:
+    if isinstance(row.get("image"), list) and len(row["image"]) > 1:
+        raise BadFieldError('"image" names several pictures; one a row is what the model takes')
     if kind in PICTURED:
         return origin.picture(words(row, "image"))
     if kind == "language" and row.get("image") is not None:
@@ -80,6 +81,8 @@ def _turns(row: dict[str, Any], asked: bool) -> list[dict[str, str]]:
         raise BadFieldError('"conversations" is not a list of objects')
     if [one.get("from") for one in spoken] != ["human", "gpt"] * (len(spoken) // 2):
         raise BadFieldError('"conversations" does not alternate between human and gpt')
+    if sum(str(one.get("value")).count(_PLACEHOLDER) for one in spoken) > 1:
+        raise BadFieldError('"conversations" speaks of several pictures; one a row is what the model takes')
     return [
         {"question": _question(human) if asked else "", "answer": words(gpt, "value")}
         for human, gpt in zip(spoken[::2], spoken[1::2], strict=True)

@@ -16,7 +16,8 @@ class Origin:
     """The user's files for one set.
 
     `path` (a file or folder) and `images` (the folder that image names in the file are relative to) are relative
-    to `root`. `captions` keeps the captions of an images set.
+    to `root`. `captions` keeps the captions of an images set. `text_field` and `image_field` name the fields of a row,
+    where they are called otherwise than usual; `seed` decides where rows are chosen by chance.
     """
 
     set_name: str
@@ -24,17 +25,24 @@ class Origin:
     path: str
     images: str | None = None
     captions: bool = False
+    text_field: str | None = None
+    image_field: str | None = None
+    seed: int = 0
+
+    def place(self) -> Path:
+        """The file or folder to read. Raises InputError when there is none, or when it lies outside the root."""
+        return artifacts.source_path(self.root, self.path, f"sources.{self.set_name}.path")
 
     def file(self) -> Path:
         """The file to read. Raises InputError when there is none, or when it lies outside the root."""
-        found = artifacts.source_path(self.root, self.path, f"sources.{self.set_name}.path")
+        found = self.place()
         if not found.is_file():
             raise InputError(f"sources.{self.set_name}.path: {self.path} is no file in {self.root}")
         return found
 
     def folder(self) -> Path:
         """The folder to read. Raises InputError when there is none, or when it lies outside the root."""
-        found = artifacts.source_path(self.root, self.path, f"sources.{self.set_name}.path")
+        found = self.place()
         if not found.is_dir():
             raise InputError(f"sources.{self.set_name}.path: {self.path} is no folder in {self.root}")
         return found
@@ -74,11 +82,12 @@ class BadFieldError(Exception):
 
 @dataclass(frozen=True)
 class Draft:
-    """A record whose picture, if any, is still unchecked: `picture` is its path relative to the root."""
+    """A record whose picture, if any, is still unchecked: its locator, and its bytes where they are at hand."""
 
     place: str
     record: dict[str, Any]
     picture: str | None = None
+    content: bytes | None = None
 
 
 class Reader(Protocol):

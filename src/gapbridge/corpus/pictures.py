@@ -1,7 +1,8 @@
 """The only code that opens pictures: by locator, inside their roots, checked before and while they are decoded.
 
-A locator is `own:pictures.tar#000123.png` (a member of a tar beside the manifest) or `root:data/images/7.png`
-(a file relative to `sources.root`).
+A locator is `own:pictures.tar#000123.png` (a member of a tar beside the manifest), `root:data/images/7.png` (a file
+relative to `sources.root`), `tar:data/00000.tar#000000017.jpg` (a member of a tar there) or
+`rows:data/a.parquet#image#7` (a row of a column of a Parquet or Arrow file there).
 """
 
 import hashlib
@@ -16,12 +17,15 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gapbridge import artifacts
 from gapbridge.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from gapbridge.corpus.cells import Cells
 
 # Formats with a decoder in the Pillow wheel itself: none of them starts another program.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -82,7 +86,8 @@ class Pictures:
         """`manifest_folder` holds the set's tars, `root` is the folder that `root:` locators are relative to."""
         self._folder = manifest_folder
         self._root = root
-        self._tars: dict[str, _Tar] = {}
+        self._tars: dict[Path, _Tar] = {}
+        self._tables: dict[tuple[Path, str], Cells] = {}
 
     def load(self, locator: str, sha256: str | None = None) -> Image.Image:
         """The picture as RGB, turned as its EXIF says, transparency over white.
@@ -107,13 +112,24 @@ class Pictures:
         try:
             if scheme == "root":
                 return artifacts.inside(self._root, rest).read_bytes()
-            archive, _, member = rest.partition("#")
-            return self._tar(archive).read(member)
-        except (OSError, KeyError, tarfile.TarError) as error:
+            file, _, inner = rest.partition("#")
+            if scheme == "rows":
+                column, _, row = inner.rpartition("#")
+                return self._cells(artifacts.inside(self._root, file), column).read(int(row))
+            folder = self._folder if scheme == "own" else self._root
+            return self._tar(artifacts.inside(folder, file)).read(inner)
+        except (OSError, KeyError, IndexError, ValueError, tarfile.TarError) as error:
             raise ArtifactError(f"{locator}: cannot be read; run `gapbridge ingest` again") from error
 
-    def _tar(self, name: str) -> "_Tar":
-        return self._tars.setdefault(name, _Tar(artifacts.inside(self._folder, name)))
+    def _tar(self, path: Path) -> "_Tar":
+        return self._tars.setdefault(path, _Tar(path))
+
+    def _cells(self, path: Path, column: str) -> "Cells":
+        from gapbridge.corpus.cells import Cells  # pyarrow is not needed for any other locator
+
+        if (path, column) not in self._tables:
+            self._tables[path, column] = Cells(path, column)
+        return self._tables[path, column]
 
 
 class _Tar:
@@ -148,17 +164,25 @@ def inspect(path: Path, max_pixels: int) -> PictureFacts:
         if path.exists() and not path.is_file():  # opening a pipe would wait for ever
             raise BadPictureError("not a regular file")
         with path.open("rb") as handle:
-            shown = decode(handle, max_pixels)
-            handle.seek(0)
-            return PictureFacts(
-                hashlib.file_digest(handle, "sha256").hexdigest(),
-                shown.width,
-                shown.height,
-            )
+            return _facts(handle, max_pixels)
     except FileNotFoundError as error:
         raise BadPictureError("the picture's file is missing") from error
     except OSError as error:
         raise BadPictureError("the picture's file cannot be read") from error
+
+
+def inspect_content(content: bytes, max_pixels: int) -> PictureFacts:
+    """As `inspect`, for the bytes of a file."""
+    return _facts(io.BytesIO(content), max_pixels)
+
+
+def _facts(handle: BinaryIO, max_pixels: int) -> PictureFacts:
+    shown = decode(handle, max_pixels)
+    handle.seek(0)
+    digest = hashlib.sha256()
+    while chunk := handle.read(1 << 20):
+        digest.update(chunk)
+    return PictureFacts(digest.hexdigest(), shown.width, shown.height)
 
 
 def decode(handle: BinaryIO, max_pixels: int | None) -> Image.Image:

@@ -41,4 +41,4 @@ def _draft(origin: Origin, row: dict[str, Any], name: str, place: str) -> Draft:
         "subset": optional_words(row, "subset"),
         "novel": False,
     }
-    return Draft(place, record, picture)
+    return Draft(place, record, f"root:{picture}")

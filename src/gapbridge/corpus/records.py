@@ -14,7 +14,7 @@ from polars import DataFrame
 from gapbridge.errors import ArtifactError
 
 TURNS = polars.List(polars.Struct({"question": polars.String, "answer": polars.String}))
-_LOCATOR = r"^(own:[^#]+#.+|root:.+)$"
+_LOCATOR = r"^((own|tar):[^#]+#.+|rows:[^#]+#.+#\d+|root:.+)$"
 _SHA256 = r"^[0-9a-f]{64}$"
 
 
@@ -113,12 +113,13 @@ def columns(kind: str) -> dict[str, polars.DataType]:
     return {name: column.dtype.type for name, column in SCHEMAS[kind].to_schema().columns.items()}
 
 
-def table(kind: str, records: list[dict[str, Any]]) -> DataFrame:
-    """`records` as a table sorted by id; keys that a record lacks become null.
+def table(kind: str, records: list[dict[str, Any]], sort: bool = True) -> DataFrame:
+    """`records` as a table, sorted by id or in their order; keys that a record lacks become null.
 
     Raises ArtifactError when the records do not fit the schema of `kind`.
     """
-    return checked(kind, DataFrame(records, schema=columns(kind), orient="row").sort("id"), kind)
+    frame = DataFrame(records, schema=columns(kind), orient="row")
+    return checked(kind, frame.sort("id") if sort else frame, kind)
 
 
 def checked(kind: str, frame: DataFrame, place: object) -> DataFrame:

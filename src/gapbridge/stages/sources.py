@@ -19,6 +19,7 @@ from gapbridge.stages.runner import StageRun, cache_root
 FORMAT_VERSION = 1
 # A file changed this recently could change again within the resolution of its time stamp.
 _SETTLED_NANOSECONDS = 2_000_000_000
+_LARGEST_META = 1 << 20
 
 
 def run(stage: StageRun) -> dict[str, Any]:
@@ -31,12 +32,12 @@ def run(stage: StageRun) -> dict[str, Any]:
     memory = DigestMemory(cache_root() / "digests" / f"{hashlib.sha256(str(root).encode()).hexdigest()[:32]}.json")
     sets: dict[str, Any] = {}
     for name in type(sections).model_fields:
-        source = getattr(sections, name)
-        if isinstance(source, Source):
-            files = (
-                [] if source.format == "world" else [_entry(root, path, memory) for path in _files(root, name, source)]
-            )
-            sets[name] = {"source": source.model_dump(), "files": files}
+        sources = [] if name == "root" else sections.of(name)
+        if not sources:
+            continue
+        paths = {path: None for source in sources if source.format != "world" for path in _files(root, name, source)}
+        described = [source.model_dump() for source in sources]
+        sets[name] = {"sources": described, "files": [_entry(root, path, memory) for path in paths]}
     memory.save()
     artifacts.write_json(stage.out / "sources.json", {"format_version": FORMAT_VERSION, "sets": sets})
     return {
@@ -82,9 +83,27 @@ def _files(root: Path, name: str, source: Source) -> Iterator[Path]:
     """The files of one source, sorted: the file itself or those in its folder, then those in its pictures' folder."""
     if source.path is None:
         return
-    yield from _below(artifacts.source_path(root, source.path, f"sources.{name}.path"))
+    place = artifacts.source_path(root, source.path, f"sources.{name}.path")
+    yield from _below(place)
+    if place.is_file():
+        yield from _named_inside(root, name, place)
     if source.images is not None:
         yield from _below(artifacts.source_path(root, source.images, f"sources.{name}.images"))
+
+
+def _named_inside(root: Path, name: str, place: Path) -> Iterator[Path]:
+    """What an InternVL meta file names, which is small; `ingest` says what is wrong with it."""
+    if place.suffix.lower() != ".json" or place.stat().st_size > _LARGEST_META:
+        return
+    try:
+        content = json.loads(place.read_bytes())
+    except ValueError:
+        return
+    entries = content.values() if isinstance(content, dict) else ()
+    for entry in entries:
+        if isinstance(entry, dict) and isinstance(entry.get("annotation"), str) and isinstance(entry.get("root"), str):
+            for path in (entry["annotation"], entry["root"]):
+                yield from _below(artifacts.source_path(root, path, f"sources.{name}.path"))
 
 
 def _below(path: Path) -> list[Path]:

@@ -1,0 +1,49 @@
+"""Hugging Face `datasets` as `save_to_disk` leaves them: Arrow files that state.json lists."""
+
+import json
+from collections.abc import Iterator
+
+import pyarrow
+
+from gapbridge import artifacts
+from gapbridge.corpus import columns
+from gapbridge.corpus.manifest import BadRow
+from gapbridge.corpus.origin import Draft, Origin
+from gapbridge.corpus.rows import Row, drafts
+from gapbridge.errors import InputError
+
+STATE_FILE, SPLITS_FILE = "state.json", "dataset_dict.json"
+
+
+def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
+    """Texts, words, pictures or pairs (`rows.drafts`) of one split."""
+    return drafts(origin, kind, _rows(origin, kind))
+
+
+def _rows(origin: Origin, kind: str) -> Iterator[Row | BadRow]:
+    folder = origin.folder()
+    if (folder / SPLITS_FILE).is_file():
+        splits = ", ".join(json.loads((folder / SPLITS_FILE).read_text(encoding="utf-8"))["splits"])
+        raise InputError(
+            f"sources.{origin.set_name}.path: {origin.path} holds the splits {splits}; name one, {origin.path}/SPLIT"
+        )
+    try:
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        names = [entry["filename"] for entry in state["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{origin.path}: no dataset that save_to_disk wrote ({error}); save it again") from error
+    for name in names:
+        file = artifacts.inside(folder, name)
+        path = columns.fit_path(origin.relative(file))
+        try:
+            with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as stream:
+                wanted = columns.needed(origin, kind, stream.schema)
+                batches = (part for batch in stream for part in _parts(batch.select(wanted)))
+                yield from columns.rows(origin, kind, path, batches)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise InputError(f"{path}: no Arrow file, or a damaged one ({error}); save the dataset again") from error
+
+
+def _parts(batch: pyarrow.RecordBatch) -> Iterator[pyarrow.RecordBatch]:
+    for start in range(0, batch.num_rows, columns.BATCH_ROWS):
+        yield batch.slice(start, columns.BATCH_ROWS)

@@ -1,0 +1,49 @@
+"""Comma- or tab-separated tables with a header line."""
+
+import csv
+import sys
+from collections.abc import Iterator
+
+from gapbridge.corpus.manifest import BadRow
+from gapbridge.corpus.origin import Draft, Origin
+from gapbridge.corpus.rows import Row, drafts
+from gapbridge.errors import InputError
+
+DELIMITERS = ",\t;|"
+
+
+def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
+    """Texts, words, pictures or pairs (`rows.drafts`), one a record of the table."""
+    return drafts(origin, kind, rows(origin))
+
+
+def rows(origin: Origin) -> Iterator[Row | BadRow]:
+    """Every record by its line; the delimiter is the one that stands oftenest in the header.
+
+    Raises InputError where the file cannot be read, has no header, or a quote is never closed.
+    """
+    csv.field_size_limit(sys.maxsize)
+    try:
+        with origin.file().open(encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
+            header = handle.readline()
+            delimiter = max(DELIMITERS, key=header.count)
+            names = next(csv.reader([header], delimiter=delimiter), [])
+            if not any(name.strip() for name in names):
+                raise InputError(f"{origin.path}: has no header; name the columns in its first line")
+            reader = csv.reader(handle, delimiter=delimiter, strict=True)
+            for number, values in enumerate(reader, 1):
+                if values:
+                    yield _row(origin, f"{origin.path} line {reader.line_num + 1}", number, names, values)
+    except csv.Error as error:
+        raise InputError(f"{origin.path}: a quote is opened and never closed ({error}); mend the quotes") from error
+    except OSError as error:
+        raise InputError(f"{origin.path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _row(origin: Origin, place: str, number: int, names: list[str], values: list[str]) -> Row | BadRow:
+    if len(values) != len(names):
+        return BadRow(origin.path, place, None, f"{len(values)} fields in a table of {len(names)} columns")
+    if any("\udc80" <= letter <= "\udcff" for value in values for letter in value if not value.isascii()):
+        return BadRow(origin.path, place, None, "the row is not UTF-8")
+    filled = {name: value for name, value in zip(names, values, strict=True) if value}
+    return Row(place, f"row-{number:09d}", filled)

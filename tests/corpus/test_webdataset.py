@@ -1,0 +1,117 @@
+"""Tars whose members are named as webdataset and img2dataset name them."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gapbridge.corpus.manifest import BadRow
+from gapbridge.corpus.pictures import Pictures
+from gapbridge.errors import InputError
+from tests.corpus.test_tables import picture, png
+
+Read = Callable[..., tuple[list[dict[str, Any]], list[BadRow]]]
+
+
+@pytest.fixture
+def save_tar(tmp_path: Path) -> Callable[..., Path]:
+    """Saves a tar of (name, content) in their order; a TarInfo is added as it is."""
+
+    def save(name: str, members: list[tuple[str, bytes] | tarfile.TarInfo], mode: str = "w") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(path, mode) as archive:
+            for member in members:
+                if isinstance(member, tarfile.TarInfo):
+                    archive.addfile(member)
+                    continue
+                header = tarfile.TarInfo(member[0])
+                header.size = len(member[1])
+                archive.addfile(header, io.BytesIO(member[1]))
+        return path
+
+    return save
+
+
+def _img2dataset(number: int) -> list[tuple[str, bytes]]:
+    key = f"{number:09d}"
+    facts = {"key": key, "caption": f"picture {number}", "url": "example", "status": "success", "width": 12}
+    return [
+        (f"{key}.jpg", png(number)),
+        (f"{key}.txt", f"picture {number}".encode()),
+        (f"{key}.json", json.dumps(facts).encode()),
+    ]
+
+
+def test_the_tars_of_img2dataset(save_tar: Callable[..., Path], read: Read, tmp_path: Path) -> None:
+    for shard in (0, 1):
+        save_tar(f"data/{shard:05d}.tar", [one for row in (0, 1) for one in _img2dataset(10 * shard + row)])
+    records, bad = read("webdataset", "pair", "data")
+    assert bad == []
+    assert [one["id"] for one in records] == ["000000000", "000000001", "000000010", "000000011"]
+    assert records[3]["text"] == "picture 11"
+    assert records[3]["image"] == "tar:data/00001.tar#000000011.jpg"
+    shown = Pictures(tmp_path, tmp_path).load(records[3]["image"], records[3]["sha256"])
+    np.testing.assert_array_equal(np.asarray(shown), np.asarray(picture(11)))
+    assert [one["text"] for one in read("webdataset", "text", "data/00000.tar")[0]] == ["picture 0", "picture 1"]
+    (first, *_), _ = read("webdataset", "image", "data/00000.tar", captions=True)
+    assert first["caption"] == "picture 0"
+
+
+def test_webdataset_names_samples_by_folder_and_first_dot(save_tar: Callable[..., Path], read: Read) -> None:
+    save_tar("a.tar", [("x/1.seg.png", png(1)), ("x/1.txt", b"one"), ("y/1.png", png(2)), ("y/1.txt", b"two")])
+    save_tar("b.tar", [("x/1.png", png(3)), ("x/1.txt", b"three")])
+    records, bad = read("webdataset", "pair", ".")
+    assert bad == []
+    assert [(one["id"], one["text"]) for one in records] == [("a/x/1", "one"), ("a/y/1", "two"), ("b/x/1", "three")]
+
+
+def _link(name: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = tarfile.SYMTYPE, "/etc/hostname"
+    return member
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ([("../1.png", png(1)), ("../1.txt", b"a")], "the path leaves its root"),
+        ([("/1.png", png(1)), ("/1.txt", b"a")], "the path leaves its root"),
+        ([_link("1.png"), ("1.txt", b"a")], "not a regular file"),
+        ([("1.png", png(1)[:60]), ("1.txt", b"a")], "the picture is truncated or damaged"),
+        ([("1.png", png(1))], '"text" is missing'),
+        ([("1.txt", b"a")], '"image" is missing'),
+        ([("1.png", png(1)), ("1.txt", b"\xff")], "the sample's text is not UTF-8"),
+        ([("1.png", png(1)), ("1.json", b"{")], "the sample's JSON does not parse"),
+        ([("1.png", png(1)), ("1.json", b"[]")], "the sample's JSON is no object"),
+        ([("1\n2.png", png(1)), ("1\n2.txt", b"a")], "the name holds a line break"),
+    ],
+)
+def test_bad_samples(members: list[Any], reason: str, save_tar: Callable[..., Path], read: Read) -> None:
+    save_tar("a.tar", [("0.png", png(0)), ("0.txt", b"good"), *members, ("9.png", png(9)), ("9.txt", b"good")])
+    records, (bad,) = read("webdataset", "pair", "a.tar")
+    assert [one["id"] for one in records] == ["a/0", "a/9"]
+    assert bad.reason == reason
+
+
+def test_a_tar_that_is_cut_short_gives_what_is_whole(save_tar: Callable[..., Path], read: Read) -> None:
+    path = save_tar("data/0.tar", [one for row in range(9) for one in _img2dataset(row)])
+    save_tar("data/1.tar", _img2dataset(20))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    records, bad = read("webdataset", "pair", "data")
+    assert records[-1]["id"] == "000000020" and 3 < len(records) < 9
+    assert [one.place for one in bad if "cut short" in one.reason] == ["data/0.tar"]
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.tar", "w:gz"), ("b.tar", None)])
+def test_what_is_no_plain_tar(name: str, mode: str | None, save_tar: Callable[..., Path], read: Read) -> None:
+    path = save_tar(name, _img2dataset(0), mode or "w")
+    if mode is None:
+        path.write_bytes(b"no tar at all" * 100)
+    with pytest.raises(InputError, match="no plain tar"):
+        read("webdataset", "pair", name)
