@@ -50,3 +50,11 @@ def test_texts_and_images_pass_exactly_when_they_share_nothing(texts: frozenset[
             prove(given_sets)
     else:
         prove(given_sets)
+
+
+def test_near_twins_are_counted_and_stop_nothing() -> None:
+    looks = ("0" * 48, "f" * 48)
+    asked = Extent(frozenset({"asked"}), frozenset(), looks)
+    seen = Extent(frozenset({"seen"}), frozenset(), looks[:1])
+    twins = prove(extents(benchmark=asked, instruct=seen))["near_twins"]
+    assert twins == {"pictures": 2, "instruct": 1}

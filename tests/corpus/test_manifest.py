@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gapbridge.corpus import manifest
 from gapbridge.corpus.manifest import BadRow, read_manifest, write_manifest
 from gapbridge.corpus.records import SCHEMAS, SETS, columns, table
 from gapbridge.errors import ArtifactError
@@ -76,3 +78,25 @@ def test_a_damaged_or_foreign_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.parquet").write_bytes(b"PAR1")
     with pytest.raises(ArtifactError, match="not a table"):
         read_manifest(tmp_path)
+
+
+def test_a_set_in_pieces_is_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [{**TEXTS[0], "id": f"{(7 * number) % 23:02d}", "group_id": f"g{number % 5}"} for number in range(23)]
+    whole = write_manifest(tmp_path / "whole", "text", records, [])
+    monkeypatch.setattr(manifest, "PIECE_ROWS", 4)
+    pieces = write_manifest(tmp_path / "pieces", "text", records, [])
+    assert {**pieces, "digest": None} == {**whole, "digest": None}
+    assert read_manifest(tmp_path / "pieces").equals(read_manifest(tmp_path / "whole"))
+    assert sorted(path.name for path in (tmp_path / "pieces").iterdir()) == [
+        "ingest.json",
+        "manifest.parquet",
+        "quarantine.parquet",
+    ]
+    writer = manifest.ManifestWriter(tmp_path / "kept", "text")
+    for record in records:
+        writer.add(record)
+    kept = np.arange(23) % 3 == 0
+    assert writer.finish([], kept)["rows"] == 8
+    assert read_manifest(tmp_path / "kept")["id"].to_list() == sorted(
+        record["id"] for record, stays in zip(records, kept, strict=True) if stays
+    )

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gapbridge.corpus.pictures import BadPictureError, Pictures, inspect
+from gapbridge.corpus.inspection import inspect
+from gapbridge.corpus.pictures import BadPictureError, Pictures
 from gapbridge.errors import ArtifactError, InputError
 
 

@@ -2,12 +2,14 @@
 
 import json
 import re
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars
 import pytest
+from PIL import Image
 
 from gapbridge import artifacts
 from gapbridge.corpus.manifest import read_manifest
@@ -133,3 +135,39 @@ def test_the_world_gives_every_set_and_is_apart(
     first = artifacts.dvc_digest(workspace / "artifacts/ingest")
     ingest()
     assert artifacts.dvc_digest(workspace / "artifacts/ingest") == first
+
+
+def test_several_sources_are_mixed_and_their_formats_found(
+    user_files: Path, workspace: Path, set_params: Callable[..., None], ingest: Callable[[], dict[str, Any]]
+) -> None:
+    """Both number their rows alike; the table has no format named."""
+    polars.DataFrame({"id": [1, 2, 3, 4], "caption": list("abcd")}).write_csv(user_files / "more.csv")
+    polars.DataFrame({"id": [1, 2, 3, 4], "text": list("wxyz")}).write_ndjson(user_files / "other.jsonl")
+    sources = [{"path": "data/more.csv", "weight": 1.0}, {"path": "data/other.jsonl", "weight": 2.0}]
+    set_params(sources={"texts": sources})
+    told = ingest()["sets"]["texts"]
+    assert (told["rows"], told["sources"]) == (6, {"data/more.csv": 2, "data/other.jsonl": 4})
+    ids = read_manifest(workspace / "artifacts/ingest/texts")["id"].to_list()
+    assert [name for name in ids if name.startswith("data/other.jsonl#")] == [
+        f"data/other.jsonl#{n}" for n in range(1, 5)
+    ]
+
+
+def test_pictures_inside_an_archive_and_near_twins(
+    user_files: Path, workspace: Path, set_params: Callable[..., None], ingest: Callable[[], dict[str, Any]]
+) -> None:
+    with Image.open(user_files / "benchmark/1.png") as picture:
+        picture.convert("RGB").save(user_files / "again.bmp")
+    with tarfile.open(user_files / "images.tar", "w") as archive:
+        archive.add(user_files / "images/1.png", "1.png")
+        archive.add(user_files / "again.bmp", "2.bmp")
+    set_params(sources={"images": {"path": "data/images.tar"}, "encoder": None}, ingest={"min_rows": 1})
+    metrics = ingest()
+    assert metrics["sets"]["images"]["rows"] == 2
+    assert metrics["disjoint"]["near_twins"]["images"] == 1
+    folder = workspace / "artifacts/ingest/images"
+    record = read_manifest(folder).row(0, named=True)
+    assert Pictures(folder, workspace).load(record["image"], record["sha256"]).size == (
+        record["width"],
+        record["height"],
+    )

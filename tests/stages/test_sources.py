@@ -177,3 +177,14 @@ def test_a_missing_root_is_told_as_such(
     set_params(sources={"root": "elsewhere"})
     with pytest.raises(InputError, match=r"sources\.root: there is no folder .*elsewhere; mend it in params"):
         run_bare("sources")
+
+
+def test_what_a_meta_file_names_is_seen_too(
+    user_files: Path, workspace: Path, set_params: Callable[..., None], run_bare: Callable[[str], dict[str, Any]]
+) -> None:
+    meta = {"a": {"root": "data/images", "annotation": "data/texts.jsonl"}}
+    (user_files / "meta.json").write_text(json.dumps(meta))
+    set_params(sources={"instruct": {"format": "internvl", "path": "data/meta.json"}})
+    run_bare("sources")
+    paths = [file["path"] for file in json.loads(listing(workspace))["sets"]["instruct"]["files"]]
+    assert paths[:2] == ["data/meta.json", "data/texts.jsonl"] and len(paths) == 8

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from gapbridge.corpus import (
     unpaired,
     webdataset,
 )
+from gapbridge.corpus.inspection import PictureFacts, inspect, inspect_content
 from gapbridge.corpus.manifest import BadRow
 from gapbridge.corpus.origin import Draft, Origin, Reader
-from gapbridge.corpus.pictures import BadPictureError, PictureFacts, inspect, inspect_content
+from gapbridge.corpus.pictures import BadPictureError
 from gapbridge.corpus.records import PICTURED
 from gapbridge.errors import InputError
 
@@ -125,5 +127,4 @@ def _pictured(origin: Origin, draft: Draft, known: dict[str, PictureFacts | str]
     facts = known[draft.picture]
     if isinstance(facts, str):
         return BadRow(origin.path, draft.place, draft.record["id"], facts)
-    image = {"image": draft.picture, "sha256": facts.sha256, "width": facts.width, "height": facts.height}
-    return Draft(draft.place, {**draft.record, **image}, draft.picture)
+    return Draft(draft.place, {**draft.record, "image": draft.picture, **asdict(facts)}, draft.picture)

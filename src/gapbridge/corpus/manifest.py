@@ -1,7 +1,7 @@
 """One folder a set: `manifest.parquet` (good records), `quarantine.parquet` (bad rows), `ingest.json` (figures)."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from gapbridge.corpus.records import SCHEMAS, checked, table
 from gapbridge.errors import ArtifactError
 
 FORMAT_VERSION = 1
-PIECE_ROWS = 50_000
+PIECE_ROWS = 20_000
 """So many records are in memory at once."""
 
 
@@ -126,22 +126,25 @@ def write_quarantine(path: Path, bad: Sequence[BadRow]) -> None:
     DataFrame(rows, schema=schema, orient="row").rename({"place": "where"}).write_parquet(path)
 
 
-def read_manifest(folder: Path) -> DataFrame:
+def read_manifest(folder: Path, columns: Collection[str] | None = None) -> DataFrame:
     """The records of one set, sorted by id and checked against the schema of their kind.
 
-    Raises ArtifactError when the folder is incomplete, of another format version, or damaged.
+    With `columns` only these are read, as far as the kind has them, and nothing but their number is checked. Raises
+    ArtifactError when the folder is incomplete, of another format version, or damaged.
     """
     summary = artifacts.read_json(folder / "ingest.json")
     if summary.get("format_version") != FORMAT_VERSION or summary.get("kind") not in SCHEMAS:
         raise ArtifactError(f"{folder}/ingest.json: not of format {FORMAT_VERSION}; run `gapbridge ingest` again")
     path = folder / "manifest.parquet"
     try:
-        frame = polars.read_parquet(path)
+        names = polars.read_parquet_schema(path)
+        wanted = None if columns is None else [name for name in names if name in columns]
+        frame = polars.read_parquet(path, columns=wanted)
     except (OSError, polars.exceptions.PolarsError) as error:
         raise ArtifactError(f"{path}: not a table ({_one_line(error)}); run `gapbridge ingest` again") from error
     if frame.height != summary["rows"]:
         raise ArtifactError(f"{path}: {frame.height} rows, ingest.json says {summary['rows']}; run `gapbridge ingest`")
-    return checked(summary["kind"], frame, path)
+    return frame if columns is not None else checked(summary["kind"], frame, path)
 
 
 def _one_line(error: Exception) -> str:

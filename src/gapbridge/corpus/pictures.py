@@ -14,7 +14,6 @@ import threading
 import warnings
 import weakref
 import zlib
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -68,15 +67,6 @@ _HEADER = threading.Lock()
 
 class BadPictureError(Exception):
     """A file that is no usable picture; the message is a reason for the quarantine."""
-
-
-@dataclass(frozen=True)
-class PictureFacts:
-    """What a manifest keeps of a picture: the digest of its file and its size in pixels as shown."""
-
-    sha256: str
-    width: int
-    height: int
 
 
 class Pictures:
@@ -152,37 +142,6 @@ class _Tar:
     def read(self, member: str) -> bytes:
         offset, size = self._spans[member]
         return os.pread(self._descriptor, size, offset)
-
-
-def inspect(path: Path, max_pixels: int) -> PictureFacts:
-    """Decode the picture at `path` once, whole.
-
-    Raises BadPictureError with the reason when it has more than `max_pixels` pixels or is a mere line of them (both
-    seen before decoding), is damaged, truncated, or no picture at all.
-    """
-    try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-            raise BadPictureError("not a regular file")
-        with path.open("rb") as handle:
-            return _facts(handle, max_pixels)
-    except FileNotFoundError as error:
-        raise BadPictureError("the picture's file is missing") from error
-    except OSError as error:
-        raise BadPictureError("the picture's file cannot be read") from error
-
-
-def inspect_content(content: bytes, max_pixels: int) -> PictureFacts:
-    """As `inspect`, for the bytes of a file."""
-    return _facts(io.BytesIO(content), max_pixels)
-
-
-def _facts(handle: BinaryIO, max_pixels: int) -> PictureFacts:
-    shown = decode(handle, max_pixels)
-    handle.seek(0)
-    digest = hashlib.sha256()
-    while chunk := handle.read(1 << 20):
-        digest.update(chunk)
-    return PictureFacts(digest.hexdigest(), shown.width, shown.height)
 
 
 def decode(handle: BinaryIO, max_pixels: int | None) -> Image.Image:

@@ -38,10 +38,12 @@ class Text(Record):
 
 
 class Pictured(Record):
-    """What all records with a picture share: its locator, the digest of its file, its size in pixels as shown."""
+    """What all records with a picture share: locator, digest of its file, its look, its size in pixels as shown."""
 
     image: str = Field(str_matches=_LOCATOR)
     sha256: str = Field(str_matches=_SHA256)
+    look: str = Field(nullable=True)
+    """Null for pictures of the world, whose scenes are apart by construction."""
     width: int = Field(gt=0)
     height: int = Field(gt=0)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gapbridge.corpus.disjoint import Extent, prove
+from gapbridge.corpus.disjoint import EXTENT_COLUMNS, Extent, prove
 from gapbridge.corpus.gather import gather, stop_if_too_bad
 from gapbridge.corpus.manifest import BadRow, ManifestWriter, read_manifest, write_manifest, write_quarantine
 from gapbridge.corpus.mixture import Part, choose
@@ -40,7 +40,7 @@ def run(stage: StageRun) -> dict[str, Any]:
             places = ", ".join(source.path or "world" for source in sources)
             least = f"ingest.min_rows is {stage.params.ingest.min_rows}"
             raise InputError(f"sources.{name}: {sets[name]['rows']} good rows in {places}, {least}")
-        extents[name] = Extent.of(read_manifest(folder))
+        extents[name] = Extent.of(read_manifest(folder, EXTENT_COLUMNS))
         logger.info(
             "%s: %d rows in %d groups, %d bad rows",
             *(name, sets[name]["rows"], sets[name]["groups"], sets[name]["quarantined"]),
