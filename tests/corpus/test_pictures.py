@@ -108,3 +108,41 @@ def test_what_cannot_be_opened_is_told_in_one_line(tmp_path: Path) -> None:
             pictures.load(locator)
     with pytest.raises(InputError, match="leaves its root"):
         pictures.read("root:../secret.png")
+
+
+def _odd(kind: str, path: Path) -> Path:
+    """A picture 20 pixels wide and 10 high of that kind."""
+    rgb = Image.fromarray(np.random.default_rng(0).integers(0, 256, (10, 20, 3), dtype=np.uint8))
+    if kind == "animated":
+        rgb.save(path / "a.gif", save_all=True, append_images=[Image.new("RGB", (20, 10), "red")] * 2)
+        return path / "a.gif"
+    if kind == "16 bits":
+        Image.fromarray(np.arange(200, dtype=np.uint16).reshape(10, 20) * 300).save(path / "a.png")
+        return path / "a.png"
+    if kind == "float":
+        Image.fromarray(np.zeros((10, 20), dtype=np.float32)).save(path / "a.tif")
+        return path / "a.tif"
+    if kind == "wrong suffix":
+        rgb.save(path / "a.png")
+        return (path / "a.png").rename(path / "a.jpg")
+    if kind == "1×1":
+        Image.new("RGB", (1, 1), "red").save(path / "a.png")
+        return path / "a.png"
+    rgb.convert({"CMYK": "CMYK", "palette": "P", "grey": "L"}[kind]).save(
+        path / ("a.jpg" if kind == "CMYK" else "a.png")
+    )
+    return path / ("a.jpg" if kind == "CMYK" else "a.png")
+
+
+@pytest.mark.parametrize("kind", ["animated", "CMYK", "palette", "grey", "wrong suffix", "1×1"])
+def test_odd_pictures_that_are_shown(kind: str, tmp_path: Path) -> None:
+    path = _odd(kind, tmp_path)
+    facts = inspect(path, 1000)
+    assert (facts.width, facts.height) == ((1, 1) if kind == "1×1" else (20, 10))
+    assert Pictures(tmp_path, tmp_path).load(f"root:{path.name}", facts.sha256).mode == "RGB"
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "float"])
+def test_odd_pictures_that_are_not(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(BadPictureError, match="not of 8 bits a channel"):
+        inspect(_odd(kind, tmp_path), 1000)
