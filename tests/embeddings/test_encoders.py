@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 from PIL import Image
 
-from gapbridge.embeddings.encoders import BATCH_ROWS, OpenClipEncoder, load_encoder, open_pretrained, pin_encoder
+from gapbridge.embeddings.encoders import BATCH_ROWS, DualEncoder, load_encoder, open_pretrained, pin_encoder
 from gapbridge.errors import ArtifactError, InputError
 
 
@@ -27,11 +27,11 @@ def folder(clip_folder: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def encoder(clip_folder: Path) -> OpenClipEncoder:
+def encoder(clip_folder: Path) -> DualEncoder:
     return open_pretrained(f"local-dir:{clip_folder}")
 
 
-def test_rows_are_unit_vectors_and_those_of_open_clip(encoder: OpenClipEncoder, clip_folder: Path) -> None:
+def test_rows_are_unit_vectors_and_those_of_open_clip(encoder: DualEncoder, clip_folder: Path) -> None:
     model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{clip_folder}")
     tokens = open_clip.get_tokenizer(f"local-dir:{clip_folder}")(["a red circle"])
     images = encoder.encode_images([picture(0, (50, 40))])
@@ -46,7 +46,7 @@ def test_rows_are_unit_vectors_and_those_of_open_clip(encoder: OpenClipEncoder, 
         assert np.linalg.norm(mine.astype(np.float64)) == pytest.approx(1, abs=1e-6)
 
 
-def test_a_row_does_not_depend_on_its_batch(encoder: OpenClipEncoder) -> None:
+def test_a_row_does_not_depend_on_its_batch(encoder: DualEncoder) -> None:
     count = BATCH_ROWS + 3
     images = encoder.encode_images([picture(seed) for seed in range(count)])
     texts = encoder.encode_texts([f"a ring {number}" for number in range(count)])
@@ -55,17 +55,17 @@ def test_a_row_does_not_depend_on_its_batch(encoder: OpenClipEncoder) -> None:
         np.testing.assert_array_equal(encoder.encode_texts([f"a ring {row}"])[0], texts[row])
 
 
-def test_nothing_gives_no_rows(encoder: OpenClipEncoder) -> None:
+def test_nothing_gives_no_rows(encoder: DualEncoder) -> None:
     assert encoder.encode_texts([]).shape == encoder.encode_images([]).shape == (0, encoder.width)
 
 
-def test_the_template_is_put_around_the_text(clip_folder: Path, encoder: OpenClipEncoder) -> None:
+def test_the_template_is_put_around_the_text(clip_folder: Path, encoder: DualEncoder) -> None:
     templated = open_pretrained(f"local-dir:{clip_folder}", text_template="a {} ring")
     np.testing.assert_array_equal(templated.encode_texts(["red"]), encoder.encode_texts(["a red ring"]))
     assert templated.fingerprint != encoder.fingerprint
 
 
-def test_truncated_texts_are_counted(encoder: OpenClipEncoder) -> None:
+def test_truncated_texts_are_counted(encoder: DualEncoder) -> None:
     fits = " ".join(["red"] * (encoder.context_length - 2))
     assert encoder.truncated(["red", fits]) == 0
     assert encoder.truncated(["red", fits + " red"]) == 1
@@ -73,7 +73,7 @@ def test_truncated_texts_are_counted(encoder: OpenClipEncoder) -> None:
     assert encoder.truncated([fits + " red"]) == 1
 
 
-def test_encoding_does_not_move_the_fingerprint(encoder: OpenClipEncoder, clip_folder: Path) -> None:
+def test_encoding_does_not_move_the_fingerprint(encoder: DualEncoder, clip_folder: Path) -> None:
     before = encoder.fingerprint
     encoder.encode_texts(["red " * 30])
     assert open_pretrained(f"local-dir:{clip_folder}").fingerprint == before

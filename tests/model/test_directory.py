@@ -6,16 +6,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    SiglipImageProcessor,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+    pipeline,
+)
 
-from gapbridge.model.assemble import make_processor, save
+from gapbridge.model.assemble import AdapterShape, ImageCap, ImageTower, assemble, make_processor, placeholder, save
 from gapbridge.train.prompts import Prompter
 from gapbridge.train.tokens import IMAGE_TOKEN
 
-from .conftest import TOKENS, image_tower, pictures
+from .conftest import TOKENS, WIDTH, image_tower, language_model, pictures
 
 _CHAT = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what color is the circle"}]}]
 
@@ -123,3 +134,35 @@ def test_the_pipeline_answers(saved: Path, tmp_path: Path) -> None:
     plain = ask(images=Image.open(file), text="<image> yes", max_new_tokens=5)[0]["generated_text"]
     assert isinstance(answer, str)
     assert isinstance(plain, str)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_a_tower_of_transformers_is_saved_and_opened(kind: str, tokenizer: Any, tmp_path: Path) -> None:
+    """As an encoder pinned by `transformers:` leaves it: the saved model gives the same vectors and answers."""
+    half = {"hidden_size": WIDTH, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    settings = {**half, "image_size": 32, "patch_size": 16, "projection_dim": WIDTH}
+    size = {"height": 32, "width": 32}
+    if kind == "clip":
+        visual = CLIPVisionModelWithProjection(CLIPVisionConfig(**settings))
+        processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size)
+    else:
+        visual = SiglipVisionModel(SiglipVisionConfig(**settings))
+        processor = SiglipImageProcessor(size=size)
+    config = json.loads(visual.config.to_json_string(use_diff=False))
+    architecture = {"transformers": kind, "embed_dim": WIDTH, "image_size": 32, "vision_cfg": config}
+    preprocess = {"size": 32, "transformers": json.loads(processor.to_json_string())}
+    tower = ImageTower(visual.eval(), architecture, preprocess)
+    cap = ImageCap(np.zeros(WIDTH), np.full(WIDTH, 0.2))
+    model = assemble(
+        language_model("llama"), placeholder(tokenizer, IMAGE_TOKEN), tower, AdapterShape(24, TOKENS, "heads"), cap, 5
+    )
+    save(model, make_processor(tokenizer, tower, TOKENS, IMAGE_TOKEN), Prompter(tokenizer).end_id, tmp_path)
+    opened, reader = AutoModelForImageTextToText.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
+    inputs = reader(text=["<image>describe the picture"], images=pictures(1), return_tensors="pt")
+    with torch.no_grad():
+        expected = visual(processor(images=pictures(1), return_tensors="pt")["pixel_values"])
+        expected = expected.image_embeds if kind == "clip" else expected.pooler_output
+        found = opened.model.vision_tower(inputs["pixel_values"]).pooler_output
+        torch.testing.assert_close(found, torch.nn.functional.normalize(expected, dim=-1))
+        told = model.generate(**inputs, max_new_tokens=5)
+        assert torch.equal(opened.generate(**inputs, max_new_tokens=5), told)

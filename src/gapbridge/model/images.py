@@ -1,4 +1,4 @@
-"""Pictures to pixels, exactly as the encoder was trained with: open_clip's own transform, from its settings.
+"""Pictures to pixels, exactly as the encoder was trained with: its library's own transform, from its settings.
 
 Shapes: `b` pictures, `s` pixels a side.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from PIL import Image, ImageOps
 from torch import Tensor
 from transformers.image_processing_base import BatchFeature
@@ -19,7 +20,7 @@ from transformers.image_utils import make_flat_list_of_images
 
 
 class GapbridgeImageProcessor(BaseImageProcessor):
-    """Resizes, crops and normalises by open_clip's `preprocess_cfg` (size, mean, std, interpolation, resize_mode)."""
+    """Resizes, crops and normalises by open_clip's `preprocess_cfg`, or by an image processor of transformers in it."""
 
     model_input_names = ["pixel_values"]  # noqa: RUF012, transformers reads it so
 
@@ -42,6 +43,11 @@ def _as_picture(image: Image.Image | np.ndarray | Tensor) -> Image.Image:
 
 @lru_cache(maxsize=8)
 def _transform(settings: str) -> Callable[[Image.Image], Tensor]:
+    known = json.loads(settings)
+    if "transformers" in known:
+        inner = known["transformers"]
+        processor = getattr(transformers, inner["image_processor_type"]).from_dict(inner)
+        return lambda picture: processor(images=picture, return_tensors="pt")["pixel_values"][0]
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    return image_transform_v2(PreprocessCfg(**json.loads(settings)), is_train=False)
+    return image_transform_v2(PreprocessCfg(**known), is_train=False)

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput
 
 from gapbridge.errors import ArtifactError
 from gapbridge.model.config import GapbridgeVisionConfig
 
 
 class PooledVisionTower(PreTrainedModel):
-    """An open_clip image tower; always in evaluation mode, since nothing here trains it."""
+    """The image half of an encoder; always in evaluation mode, since nothing here trains it."""
 
     config_class = GapbridgeVisionConfig
     main_input_name = "pixel_values"
@@ -32,7 +33,10 @@ class PooledVisionTower(PreTrainedModel):
         """Pictures (b, 3, s, s), preprocessed as the encoder's, to `pooler_output` (b, d) of length one."""
         dtype = next(self.visual.parameters()).dtype
         features = self.visual(pixel_values.to(dtype))
-        pooled = features[0] if isinstance(features, tuple) else features
+        if isinstance(features, ModelOutput):
+            pooled = features.image_embeds if "image_embeds" in features else features.pooler_output
+        else:
+            pooled = features[0] if isinstance(features, tuple) else features
         return BaseModelOutputWithPooling(pooler_output=nn.functional.normalize(pooled.float(), dim=-1))
 
     def train(self, mode: bool = True) -> "PooledVisionTower":
@@ -44,10 +48,12 @@ class PooledVisionTower(PreTrainedModel):
 
 
 def build_tower(architecture: dict[str, Any]) -> nn.Module:
-    """The image tower that an open_clip `model_cfg` describes, with random weights.
+    """The image tower that an open_clip `model_cfg`, or the config of one of transformers, describes; random weights.
 
-    Raises ArtifactError when open_clip cannot build it.
+    Raises ArtifactError when it cannot be built.
     """
+    if "transformers" in architecture:
+        return _transformers_tower(architecture["transformers"], architecture["vision_cfg"])
     from open_clip.model import CLIPVisionCfg, _build_vision_tower
 
     try:
@@ -55,3 +61,18 @@ def build_tower(architecture: dict[str, Any]) -> nn.Module:
         return _build_vision_tower(architecture["embed_dim"], vision, architecture.get("quick_gelu", False))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"vision tower: open_clip cannot build it ({error}); save the model again") from error
+
+
+def _transformers_tower(kind: str, settings: dict[str, Any]) -> nn.Module:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, SiglipVisionConfig, SiglipVisionModel
+
+    if kind == "clip":
+        tower: nn.Module = CLIPVisionModelWithProjection(CLIPVisionConfig(**settings))
+    elif kind == "siglip":
+        tower = SiglipVisionModel(SiglipVisionConfig(**settings))
+    else:
+        raise ArtifactError(f"vision tower: a {kind} of transformers is not known here; save the model again")
+    # While a model is read, its tables are emptied and filled again, in modules that are not marked as filled.
+    for module in tower.modules():
+        module._is_hf_initialized = False
+    return tower
