@@ -26,6 +26,12 @@ from gapbridge.params import load_params
         ("rows: 4000", "rows: 4000\n  colour: red", r"geometry\.colour"),
         ("texts: {format: world, rows: 20000}", "texts: {format: world}", r"sources\.texts: .*needs rows"),
         ("texts: {format: world, rows: 20000}", "texts: {format: jsonl}", r"sources\.texts: .*needs path"),
+        (
+            "texts: {format: world, rows: 20000}",
+            "texts: [{path: a.jsonl}, {path: ./a.jsonl}]",
+            r"sources\.texts: a\.jsonl is named twice",
+        ),
+        ("texts: {format: world, rows: 20000}", "texts: [{path: a}, {path: b, rows: 0}]", r"sources\.texts\.1\.rows"),
         ("geometry:", "  : :", "not YAML"),
     ],
 )

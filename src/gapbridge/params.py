@@ -1,5 +1,6 @@
 """What params.yaml may say: one frozen section a stage, units in the names, unknown keys refused."""
 
+import posixpath
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -72,7 +73,7 @@ class Source(Section):
     image_field: Worded | None = None
     rows: Positive | None = None
     """Of a user's file, at most so many, chosen by chance."""
-    weight: Rate | None = None
+    weight: Annotated[float, Field(ge=1e-6, le=1e6)] | None = None
     """Of several sources of one set, its share of the rows; the sources without one are taken whole."""
     captions: bool = False
     """Keep the captions of an `images` source, for the paired control alone."""
@@ -95,6 +96,9 @@ def _listed(value: Any) -> Any:
 def _files_alone(sources: list[Source]) -> list[Source]:
     if len(sources) > 1 and any(source.format == "world" for source in sources):
         raise ValueError("format world stands alone, not in a list of sources")
+    paths = [posixpath.normpath(source.path or "") for source in sources]
+    if twice := next((path for path in paths if paths.count(path) > 1), None):
+        raise ValueError(f"{twice} is named twice; name each file once (rows and weight say how much of it)")
     return sources
 
 

@@ -1,6 +1,7 @@
 """Formats told by their content, in files that the usual tools write."""
 
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_a_single_table_or_tar(tmp_path: Path) -> None:
     assert [sniff(Origin("texts", tmp_path, name)) for name in ("a", "b")] == ["parquet", "webdataset"]
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\1\2", b'{"a": {"b": 1}}'])
+@pytest.mark.parametrize("content", [b"\0\1\2", b'{"a":\n1}'])
 def test_what_tells_nothing(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(InputError, match=r"a is in no format that is known; name it in sources\.texts\.format"):
@@ -86,3 +87,39 @@ def test_every_format_of_the_params_has_a_reader() -> None:
         assert Source(format=name, path="x").format == name  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="format"):
         Source(format="other", path="x")  # type: ignore[arg-type]
+
+
+def test_an_empty_file_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b" \n")
+    with pytest.raises(InputError, match="a is empty"):
+        sniff(Origin("texts", tmp_path, "a"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.jsonl", b'{"text": "a", "meta": {"src": "x"}}\n', "jsonl"),
+        ("a.jsonl", b'{"text": "a", "meta": {"images": 3, "annotation": 4}}\n', "jsonl"),
+        ("a.jsonl", b'{"text": \n{"text": "b"}\n', "jsonl"),
+        ("a.jsonl", b'{"text": "' + b"a" * 100_000 + b'"}\n', "jsonl"),
+        ("a.jsonl", b'{"a":' + b"[" * 60_000 + b'\n{"text": "b"}\n', "jsonl"),
+        ("a.txt", b"[Intro] hello\nmore\n", "lines"),
+    ],
+)
+def test_what_is_easily_mistaken(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert sniff(Origin("texts", tmp_path, name)) == expected
+
+
+def test_a_few_pictures_beside_tables_are_no_folder_of_pictures(
+    tmp_path: Path, save_picture: Callable[..., Path]
+) -> None:
+    save_picture("data/assets/logo.png")
+    polars.DataFrame({"text": ["a"]}).write_parquet(tmp_path / "data/train-0.parquet")
+    assert sniff(Origin("texts", tmp_path, "data")) == "parquet"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        sniff(Origin("texts", tmp_path, "a"))

@@ -13,7 +13,9 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from gapbridge.corpus.gather import gather
 from gapbridge.corpus.manifest import BadRow
+from gapbridge.corpus.origin import Origin
 from gapbridge.corpus.pictures import Pictures
 from gapbridge.errors import ArtifactError, InputError
 
@@ -57,7 +59,8 @@ def test_bad_rows_of_a_delimited_table(tmp_path: Path, read: Read) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("", "has no header"), ('text\n"never closed\n', "a quote is opened and never closed")]
+    ("content", "message"),
+    [("", "has no header"), ('text\n"never closed\n', r"t\.csv near line 1: unexpected end of data; mend the quotes")],
 )
 def test_a_delimited_table_that_cannot_be_read(content: str, message: str, tmp_path: Path, read: Read) -> None:
     (tmp_path / "t.csv").write_text(content)
@@ -173,7 +176,7 @@ def test_what_is_no_saved_dataset(tmp_path: Path, read: Read) -> None:
     (tmp_path / "data").mkdir()
     with pytest.raises(InputError, match="no dataset that save_to_disk wrote"):
         read("datasets", "text", "data")
-    with pytest.raises(InputError, match=r"data holds no \*\.parquet"):
+    with pytest.raises(InputError, match=r"data holds no \.parquet file"):
         read("parquet", "text", "data")
     (tmp_path / "data/state.json").write_text('{"_data_files": [{"filename": "../../x.arrow"}]}')
     with pytest.raises(InputError, match="leaves its root"):
@@ -192,3 +195,80 @@ def test_imagefolder(kind: str, tmp_path: Path, read: Read, save_picture: Callab
     name.unlink()
     with pytest.raises(InputError, match=r"data has no metadata\.jsonl or .*; use format folder"):
         read("imagefolder", "pair", "data")
+
+
+def test_a_stray_quote_is_told_by_its_line(tmp_path: Path, read: Read) -> None:
+    (tmp_path / "t.csv").write_text('id,text\n1,ok\n2,"a" b\n3,fine\n')
+    with pytest.raises(InputError, match=r"t\.csv near line 2: .*; mend the quotes there"):
+        read("csv", "text", "t.csv")
+
+
+def test_values_that_are_no_text_are_bad_rows(tmp_path: Path, read: Read) -> None:
+    """Bytes that are not UTF-8 in a column of strings, as other writers leave them."""
+    buffers = [
+        None,
+        pyarrow.py_buffer(np.array([0, 4, 8, 12], np.int32).tobytes()),
+        pyarrow.py_buffer(b"goodcaf\xe9fine"),
+    ]
+    texts = pyarrow.StringArray.from_buffers(3, *buffers[1:])
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "t.parquet")
+    records, (bad,) = read("parquet", "text", "t.parquet")
+    assert [one["text"] for one in records] == ["good", "fine"]
+    assert (bad.place, bad.reason) == ("t.parquet row 2", "the row holds what is no text or number")
+
+
+def test_a_text_is_whichever_column_the_row_has(tmp_path: Path, read: Read) -> None:
+    polars.DataFrame({"text": ["a", None], "caption": ["x", "b"]}).write_parquet(tmp_path / "t.parquet")
+    assert [one["text"] for one in read("parquet", "text", "t.parquet")[0]] == ["a", "b"]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, read: Read) -> None:
+    table = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], ["text", "text"])
+    with pyarrow.OSFile(str(tmp_path / "d.arrow"), "wb") as sink, pyarrow.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "d.arrow").rename(tmp_path / "data/d.arrow")
+    (tmp_path / "data/state.json").write_text('{"_data_files": [{"filename": "d.arrow"}]}')
+    with pytest.raises(InputError, match="has several columns 'text'; rename all but one"):
+        read("datasets", "text", "data")
+
+
+def test_a_picture_that_is_only_named_is_a_bad_row(tmp_path: Path, read: Read) -> None:
+    contents = [{"bytes": png(1), "path": None}, {"bytes": None, "path": "b.png"}, {"bytes": None, "path": None}]
+    kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})  # what datasets.Image() is stored as
+    pyarrow.parquet.write_table(pyarrow.table({"image": pyarrow.array(contents, kind)}), tmp_path / "t.parquet")
+    (record,), bad = read("parquet", "image", "t.parquet")
+    assert record["image"] == "rows:t.parquet#image#0"
+    assert bad[0].reason.startswith("the picture is not in the table, only its path; name its folder in")
+    assert bad[1].reason == '"image" is missing'
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "webdataset"])
+def test_a_shard_that_is_a_link_out_of_the_root_is_refused(file_format: str, tmp_path: Path, read: Read) -> None:
+    root = tmp_path / "root"
+    (root / "d").mkdir(parents=True)
+    suffix = {"parquet": "parquet", "webdataset": "tar"}[file_format]
+    polars.DataFrame({"text": ["a"]}).write_parquet(tmp_path / f"x.{suffix}")
+    (root / f"d/x.{suffix}").symlink_to(tmp_path / f"x.{suffix}")
+    with pytest.raises(InputError, match="leaves its root"):
+        list(gather(Origin("texts", root, "d"), file_format, "text", 1000))
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "{}", '{"splits": 3}'])
+def test_a_damaged_list_of_splits(content: str, tmp_path: Path, read: Read) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/dataset_dict.json").write_text(content)
+    with pytest.raises(InputError, match=r"dataset_dict\.json is damaged"):
+        read("datasets", "text", "data")
+
+
+def test_a_large_group_of_rows_is_read_in_pieces(tmp_path: Path, read: Read) -> None:
+    """One group of 60 MB: neither reading it nor finding a picture again takes its memory."""
+    noise = np.random.default_rng(0).bytes(1 << 20)
+    content = [png(1)] + [noise] * 60 + [png(2)]
+    pyarrow.parquet.write_table(pyarrow.table({"image": content}), tmp_path / "t.parquet", use_dictionary=False)
+    before = pyarrow.total_allocated_bytes()
+    rows = gather(Origin("images", tmp_path, "t.parquet"), "parquet", "image", 1000)
+    assert next(iter(rows))["image"] == "rows:t.parquet#image#0"
+    assert Pictures(tmp_path, tmp_path).load("rows:t.parquet#image#61").size == (12, 8)
+    assert pyarrow.total_allocated_bytes() - before < 70 << 20

@@ -90,6 +90,8 @@ def _link(name: str) -> tarfile.TarInfo:
         ([("1.png", png(1)), ("1.json", b"{")], "the sample's JSON does not parse"),
         ([("1.png", png(1)), ("1.json", b"[]")], "the sample's JSON is no object"),
         ([("1\n2.png", png(1)), ("1\n2.txt", b"a")], "the name holds a line break"),
+        ([("1.x\n.png", png(1)), ("1.txt", b"a")], "the name holds a line break"),
+        ([("1.x\udcff.png", png(1)), ("1.txt", b"a")], "the name is not UTF-8"),
     ],
 )
 def test_bad_samples(members: list[Any], reason: str, save_tar: Callable[..., Path], read: Read) -> None:
@@ -115,3 +117,64 @@ def test_what_is_no_plain_tar(name: str, mode: str | None, save_tar: Callable[..
         path.write_bytes(b"no tar at all" * 100)
     with pytest.raises(InputError, match="no plain tar"):
         read("webdataset", "pair", name)
+
+
+@pytest.mark.parametrize("damage", ["header", "zeros", "joined"])
+def test_samples_behind_a_damage_are_told_of(damage: str, save_tar: Callable[..., Path], read: Read) -> None:
+    path = save_tar("a.tar", [one for row in range(5) for one in _img2dataset(row)])
+    with tarfile.open(path) as archive:
+        second = archive.getmembers()[3].offset
+    content = bytearray(path.read_bytes())
+    if damage == "header":
+        content[second] ^= 255
+    elif damage == "zeros":
+        content[second : second + 512] = bytes(512)
+    else:
+        content = content * 2
+    path.write_bytes(content)
+    records, bad = read("webdataset", "pair", "a.tar")
+    assert len(records) == (5 if damage == "joined" else 1)
+    assert [one.reason for one in bad if "cannot be read from byte" in one.reason] != []
+
+
+def test_a_name_that_is_used_twice_is_a_bad_row(save_tar: Callable[..., Path], read: Read) -> None:
+    """Its locator would lead to the last one."""
+    first, second = _img2dataset(0), _img2dataset(1)
+    save_tar("a.tar", [*first, *second, (first[0][0], png(7)), (first[1][0], b"again")])
+    records, (bad,) = read("webdataset", "pair", "a.tar")
+    assert len(records) == 2 and bad.reason == "the archive holds a file of this name twice"
+
+
+def test_one_of_several_pictures_and_texts_is_named_or_none_is_taken(
+    save_tar: Callable[..., Path], read: Read, tmp_path: Path
+) -> None:
+    save_tar("a.tar", [("0.jpg", png(1)), ("0.mask.png", png(2)), ("0.txt", b"a"), ("0.caption", b"b")])
+    _, (bad,) = read("webdataset", "image", "a.tar")
+    assert bad.reason == "the sample holds several texts (txt, caption); name one in text_field"
+    _, (bad,) = read("webdataset", "image", "a.tar", text_field="txt")
+    assert bad.reason == "the sample holds several pictures (jpg, mask.png); name one in image_field"
+    (record,), _ = read("webdataset", "pair", "a.tar", text_field="caption", image_field="mask.png")
+    assert (record["text"], record["image"]) == ("b", "tar:a.tar#0.mask.png")
+    np.testing.assert_array_equal(
+        np.asarray(Pictures(tmp_path, tmp_path).load(record["image"])), np.asarray(picture(2))
+    )
+
+
+def test_the_text_may_stand_in_a_field_of_the_json(save_tar: Callable[..., Path], read: Read) -> None:
+    save_tar("a.tar", [("0.jpg", png(1)), ("0.json", b'{"title": "from title", "txt": "from txt"}')])
+    assert read("webdataset", "pair", "a.tar", text_field="title")[0][0]["text"] == "from title"
+    assert read("webdataset", "pair", "a.tar")[0][0]["text"] == "from txt"
+
+
+def test_tars_of_one_name_in_two_folders(save_tar: Callable[..., Path], read: Read) -> None:
+    for folder in ("train", "val"):
+        save_tar(f"d/{folder}/0.tar", [("0.jpg", png(1)), ("0.txt", folder.encode())])
+    records, bad = read("webdataset", "pair", "d")
+    assert bad == [] and [one["id"] for one in records] == ["train/0/0", "val/0/0"]
+
+
+def test_a_compressed_tar_among_others_stops(save_tar: Callable[..., Path], read: Read) -> None:
+    save_tar("d/0.tar", _img2dataset(0))
+    save_tar("d/1.tar.gz", _img2dataset(1), "w:gz")
+    with pytest.raises(InputError, match=r"d/1\.tar\.gz: is compressed; unpack it first"):
+        read("webdataset", "pair", "d")

@@ -22,33 +22,58 @@ def needed(origin: Origin, kind: str, schema: pyarrow.Schema) -> list[str]:
         raise InputError(_missing(origin, "pictures", "image_field", schema))
     if not texts and (kind in ("text", "language", "pair") or (kind == "image" and origin.captions)):
         raise InputError(_missing(origin, "texts", "text_field", schema))
-    names = [*(name for name in ID_FIELDS if name in schema.names), *texts[:1]]
+    names = [*(name for name in ID_FIELDS if name in schema.names), *texts]
     names += ["group_id"] if "group_id" in schema.names else []
-    return names + (images[:1] if kind in PICTURED else [])
+    names += images[:1] if kind in PICTURED else []
+    if twice := next((name for name in names if schema.names.count(name) > 1), None):
+        raise InputError(f"{origin.path}: has several columns {twice!r}; rename all but one")
+    return list(dict.fromkeys(names))
 
 
 def rows(
     origin: Origin, kind: str, path: str, batches: Iterable[pyarrow.RecordBatch], first: int = 0
 ) -> Iterator[Row | BadRow]:
     """Rows of the file at `path` (relative to the root); embedded pictures are located by column and row."""
+    pictured = {*IMAGE_FIELDS, origin.image_field} if kind in PICTURED else set()
     place = first
     for batch in batches:
         if kind in PICTURED:
             _demand_pictures(origin, batch.schema)
-        for fields in batch.to_pylist():
-            yield _row(origin, path, place, fields)
+        for fields in _values(batch):
+            if fields is None:
+                yield BadRow(origin.path, f"{path} row {place + 1}", None, "the row holds what is no text or number")
+            else:
+                yield _row(origin, path, place, fields, pictured)
             place += 1
 
 
-def _row(origin: Origin, path: str, number: int, fields: dict[str, object]) -> Row | BadRow:
+def _values(batch: pyarrow.RecordBatch) -> Iterator[dict[str, object] | None]:
+    """The rows as Python values; None for one that has none, such as a text that is not UTF-8."""
+    try:
+        yield from batch.to_pylist()
+    except (UnicodeDecodeError, OverflowError, ValueError):
+        for row in range(batch.num_rows):
+            try:
+                yield batch.slice(row, 1).to_pylist()[0]
+            except (UnicodeDecodeError, OverflowError, ValueError):
+                yield None
+
+
+def _row(origin: Origin, path: str, number: int, fields: dict[str, object], pictured: set[str | None]) -> Row | BadRow:
     place = f"{path} row {number + 1}"
-    for name, value in fields.items():
+    for name in pictured & fields.keys():
+        value = fields[name]
         held = value.get("bytes") if isinstance(value, dict) else value
-        if isinstance(held, bytes):
+        if isinstance(held, bytes) and name is not None:
             fields[name] = Embedded(f"rows:{path}#{name}#{number}", held)
         elif isinstance(value, dict):
+            if value.get("path") is not None and origin.images is None:
+                folder = f"sources.{origin.set_name}.images"
+                reason = f"the picture is not in the table, only its path; name its folder in {folder}"
+                return BadRow(origin.path, place, None, reason)
             fields[name] = value.get("path")
-    return Row(place, f"{path}#{number:09d}" if path != origin.path else f"row-{number + 1:09d}", fields)
+    known = {name: value for name, value in fields.items() if value is not None}
+    return Row(place, f"{path}#{number:09d}" if path != origin.path else f"row-{number + 1:09d}", known)
 
 
 def _demand_pictures(origin: Origin, schema: pyarrow.Schema) -> None:
@@ -88,7 +113,7 @@ def _shown(schema: pyarrow.Schema) -> str:
 
 
 def fit_path(path: str) -> str:
-    """`path` as a locator can hold it. Raises InputError for one with a # or a line break."""
+    """`path` as a locator can hold it. Raises InputError for one with a #, a line break, or what is not UTF-8."""
     if "#" in path or unfit_name(path):
-        raise InputError(f"{path!r}: the name holds a # or a line break; rename the file")
+        raise InputError(f"{path!r}: {unfit_name(path) or 'the name holds a #'}; rename the file")
     return path

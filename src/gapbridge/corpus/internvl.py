@@ -49,11 +49,13 @@ def _sets(origin: Origin) -> dict[str, Any]:
 def _times(origin: Origin, name: str, entry: dict[str, Any]) -> float:
     times = entry.get("repeat_time", 1)
     if isinstance(times, bool) or not isinstance(times, int | float) or not 0 < times <= 1000:
-        raise InputError(f"{origin.path}: repeat_time {times!r} of the set {name!r}; give a number above 0")
+        raise InputError(
+            f"{origin.path}: repeat_time {times!r} of the set {name!r}; give a number above 0, at most 1000"
+        )
     return float(times)
 
 
 def _chance(seed: int, name: str, row_id: str) -> float:
     """A number from 0 to 1 that depends on nothing but its arguments."""
-    digest = hashlib.blake2b(f"{seed}:{name}/{row_id}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{seed}:{name}/{row_id}".encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64

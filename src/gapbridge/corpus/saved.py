@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow
 
@@ -22,18 +23,13 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
 
 def _rows(origin: Origin, kind: str) -> Iterator[Row | BadRow]:
     folder = origin.folder()
-    if (folder / SPLITS_FILE).is_file():
-        splits = ", ".join(json.loads((folder / SPLITS_FILE).read_text(encoding="utf-8"))["splits"])
-        raise InputError(
-            f"sources.{origin.set_name}.path: {origin.path} holds the splits {splits}; name one, {origin.path}/SPLIT"
-        )
+    _demand_one_split(origin, folder / SPLITS_FILE)
     try:
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-        names = [entry["filename"] for entry in state["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        named = [artifacts.inside(folder, str(entry["filename"])) for entry in state["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, RuntimeError) as error:
         raise InputError(f"{origin.path}: no dataset that save_to_disk wrote ({error}); save it again") from error
-    for name in names:
-        file = artifacts.inside(folder, name)
+    for file in named:
         path = columns.fit_path(origin.relative(file))
         try:
             with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as stream:
@@ -42,6 +38,18 @@ def _rows(origin: Origin, kind: str) -> Iterator[Row | BadRow]:
                 yield from columns.rows(origin, kind, path, batches)
         except (OSError, pyarrow.ArrowException) as error:
             raise InputError(f"{path}: no Arrow file, or a damaged one ({error}); save the dataset again") from error
+
+
+def _demand_one_split(origin: Origin, file: Path) -> None:
+    if not file.is_file():
+        return
+    try:
+        splits = ", ".join(map(str, json.loads(file.read_text(encoding="utf-8"))["splits"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{origin.path}: {file.name} is damaged ({error}); save the dataset again") from error
+    raise InputError(
+        f"sources.{origin.set_name}.path: {origin.path} holds the splits {splits}; name one, {origin.path}/SPLIT"
+    )
 
 
 def _parts(batch: pyarrow.RecordBatch) -> Iterator[pyarrow.RecordBatch]:

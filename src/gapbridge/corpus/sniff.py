@@ -1,7 +1,10 @@
 """Which format a user's file or folder is in, by its content."""
 
 import json
+import re
+import tarfile
 from pathlib import Path
+from typing import Any
 
 from gapbridge.corpus.imagefolder import METADATA
 from gapbridge.corpus.origin import Origin
@@ -10,13 +13,21 @@ from gapbridge.corpus.saved import SPLITS_FILE, STATE_FILE
 from gapbridge.errors import InputError
 
 _HEAD_BYTES = 1 << 16
-_TAR_MAGIC = slice(257, 262)
+_LINE_BYTES = 1 << 24
 
 
 def sniff(origin: Origin) -> str:
     """The name of the format. Raises InputError where nothing in the file or folder tells it."""
     place = origin.place()
-    found = _of_folder(place) if place.is_dir() else _of_file(place, _head(origin, place))
+    try:
+        if place.is_dir():
+            found = _of_folder(place)
+        elif place.is_file():
+            found = _of_file(origin, place)
+        else:
+            raise InputError(f"sources.{origin.set_name}.path: {origin.path} is neither a file nor a folder")
+    except OSError as error:
+        raise InputError(f"{origin.path}: cannot be read ({error.strerror}); check its permissions") from error
     if found is None:
         raise InputError(
             f"sources.{origin.set_name}: {origin.path} is in no format that is known; name it in "
@@ -25,59 +36,64 @@ def sniff(origin: Origin) -> str:
     return found
 
 
-def _head(origin: Origin, file: Path) -> bytes:
-    try:
-        with file.open("rb") as handle:
-            return handle.read(_HEAD_BYTES)
-    except OSError as error:
-        raise InputError(f"{origin.path}: cannot be read ({error.strerror}); check its permissions") from error
-
-
 def _of_folder(folder: Path) -> str | None:
+    """Tables and archives count more than pictures, of which a folder of tables may hold a few."""
     names = {path.name for path in folder.iterdir()}
     if {STATE_FILE, SPLITS_FILE} & names:
         return "datasets"
     if set(METADATA) & names:
         return "imagefolder"
-    for path in sorted(folder.rglob("*")):
-        suffix = path.suffix.lower()
-        if suffix == ".tar":
-            return "webdataset"
-        if suffix == ".parquet":
-            return "parquet"
-        if suffix in SUFFIXES:
-            return "folder"
-    return None
+    suffixes = {path.suffix.lower() for path in folder.rglob("*")}
+    if ".tar" in suffixes:
+        return "webdataset"
+    if suffixes & {".parquet", ".pq"}:
+        return "parquet"
+    return "folder" if suffixes & SUFFIXES else None
 
 
-def _of_file(file: Path, head: bytes) -> str | None:
+def _of_file(origin: Origin, file: Path) -> str | None:
+    with file.open("rb") as handle:
+        head = handle.read(_HEAD_BYTES)
+    if not head.strip():
+        raise InputError(f"sources.{origin.set_name}.path: {origin.path} is empty")
     if head.startswith(b"PAR1"):
         return "parquet"
-    if head[_TAR_MAGIC] == b"ustar":
-        return "webdataset"
     text = head.decode("utf-8-sig", errors="replace").lstrip()
-    if text.startswith("["):
+    if "\0" in text:
+        return "webdataset" if tarfile.is_tarfile(file) else None
+    if re.match(r"\[\s*(\{|\]|$)", text):
         return "llava"
     if text.startswith("{"):
-        return _of_json(text)
-    if file.suffix.lower() in (".csv", ".tsv"):
-        return "csv"
-    return "lines" if text and "\0" not in text else None
+        return _of_json(file, text)
+    return "csv" if file.suffix.lower() in (".csv", ".tsv") else "lines"
 
 
-def _of_json(text: str) -> str | None:
+def _of_json(file: Path, head: str) -> str | None:
     """One object a line, or one object that holds sets or lists."""
-    try:
-        row = json.loads(text.partition("\n")[0])
-    except ValueError:
-        row = None
-    if isinstance(row, dict) and not any(isinstance(value, dict) for value in row.values()):
-        if "conversations" in row:
-            return "llava"
-        if {"images", "texts"} <= set(row):
+    with file.open("rb") as handle:
+        rows = [_parsed(handle.readline(_LINE_BYTES)) for _ in range(2)]
+    row = rows[0]
+    if row is None:  # an object over many lines, or a first line that is damaged
+        if re.match(r'\{\s*"(images|texts)"\s*:\s*\[', head):
             return "unpaired"
-        return "pope" if {"question_id", "label"} <= set(row) else "jsonl"
-    keys = [key for key in ('"annotation"', '"images"', '"texts"') if key in text]
-    if '"annotation"' in keys:
+        if re.match(r'\{\s*"[^"]*"\s*:\s*\{', head) and '"annotation"' in head:
+            return "internvl"
+        row = rows[1]
+        if row is None:
+            return None
+    if "conversations" in row:
+        return "llava"
+    if isinstance(row.get("images"), list) and isinstance(row.get("texts"), list):
+        return "unpaired"
+    if row and all(isinstance(value, dict) and {"root", "annotation"} <= value.keys() for value in row.values()):
         return "internvl"
-    return "unpaired" if keys else None
+    return "pope" if {"question_id", "label"} <= row.keys() else "jsonl"
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """The object in a line; None where it holds none."""
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None

@@ -1,7 +1,6 @@
 """Comma- or tab-separated tables with a header line."""
 
 import csv
-import sys
 from collections.abc import Iterator
 
 from gapbridge.corpus.manifest import BadRow
@@ -10,6 +9,8 @@ from gapbridge.corpus.rows import Row, drafts
 from gapbridge.errors import InputError
 
 DELIMITERS = ",\t;|"
+_LARGEST_FIELD = 1 << 24
+"""A longer text is a quote that was never closed."""
 
 
 def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
@@ -22,20 +23,22 @@ def rows(origin: Origin) -> Iterator[Row | BadRow]:
 
     Raises InputError where the file cannot be read, has no header, or a quote is never closed.
     """
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(_LARGEST_FIELD)
+    line = 1
     try:
         with origin.file().open(encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
             header = handle.readline()
             delimiter = max(DELIMITERS, key=header.count)
-            names = next(csv.reader([header], delimiter=delimiter), [])
-            if not any(name.strip() for name in names):
+            names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+            if not any(names):
                 raise InputError(f"{origin.path}: has no header; name the columns in its first line")
             reader = csv.reader(handle, delimiter=delimiter, strict=True)
             for number, values in enumerate(reader, 1):
+                line = reader.line_num + 1
                 if values:
-                    yield _row(origin, f"{origin.path} line {reader.line_num + 1}", number, names, values)
+                    yield _row(origin, f"{origin.path} line {line}", number, names, values)
     except csv.Error as error:
-        raise InputError(f"{origin.path}: a quote is opened and never closed ({error}); mend the quotes") from error
+        raise InputError(f"{origin.path} near line {line}: {error}; mend the quotes there") from error
     except OSError as error:
         raise InputError(f"{origin.path}: cannot be read ({error.strerror}); check its permissions") from error
 

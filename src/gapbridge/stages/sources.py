@@ -19,7 +19,7 @@ from gapbridge.stages.runner import StageRun, cache_root
 FORMAT_VERSION = 1
 # A file changed this recently could change again within the resolution of its time stamp.
 _SETTLED_NANOSECONDS = 2_000_000_000
-_LARGEST_META = 1 << 20
+_LARGEST_META = 1 << 24
 
 
 def run(stage: StageRun) -> dict[str, Any]:
@@ -86,23 +86,25 @@ def _files(root: Path, name: str, source: Source) -> Iterator[Path]:
     place = artifacts.source_path(root, source.path, f"sources.{name}.path")
     yield from _below(place)
     if place.is_file():
-        yield from _named_inside(root, name, place)
+        yield from _named_inside(root, name, source, place)
     if source.images is not None:
         yield from _below(artifacts.source_path(root, source.images, f"sources.{name}.images"))
 
 
-def _named_inside(root: Path, name: str, place: Path) -> Iterator[Path]:
-    """What an InternVL meta file names, which is small; `ingest` says what is wrong with it."""
-    if place.suffix.lower() != ".json" or place.stat().st_size > _LARGEST_META:
+def _named_inside(root: Path, name: str, source: Source, place: Path) -> Iterator[Path]:
+    """What an InternVL meta file names; `ingest` says what is wrong with it."""
+    if source.format not in (None, "internvl") or place.stat().st_size > _LARGEST_META:
         return
     try:
         content = json.loads(place.read_bytes())
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
         return
-    entries = content.values() if isinstance(content, dict) else ()
+    entries = list(content.values()) if isinstance(content, dict) else []
+    if not all(isinstance(entry, dict) and {"root", "annotation"} <= entry.keys() for entry in entries):
+        return
     for entry in entries:
-        if isinstance(entry, dict) and isinstance(entry.get("annotation"), str) and isinstance(entry.get("root"), str):
-            for path in (entry["annotation"], entry["root"]):
+        for path in (entry["annotation"], entry["root"]):
+            if isinstance(path, str) and path:
                 yield from _below(artifacts.source_path(root, path, f"sources.{name}.path"))
 
 
