@@ -106,4 +106,4 @@ def test_the_params_shown_for_own_data_are_params(tmp_path: Path) -> None:
     for section, values in shown.items():
         params[section] |= values
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    assert load_params(tmp_path / "params.yaml").sources.texts.format == "jsonl"
+    assert [source.weight for source in load_params(tmp_path / "params.yaml").sources.texts] == [2, 1]
