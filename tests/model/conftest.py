@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForCausalLM, Gemma2Config, Lfm2Config, LlamaConfig, PreTrainedModel, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    Lfm2Config,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from gapbridge.model.assemble import AdapterShape, ImageCap, ImageTower, assemble, make_processor, placeholder, save
 from gapbridge.model.vision import build_tower
@@ -26,6 +37,12 @@ CONFIGS = {
     ),
     "llama": LlamaConfig(**_SMALL),
     "qwen2": Qwen2Config(**_SMALL, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**_SMALL, head_dim=16),
+    "mistral": MistralConfig(**_SMALL, sliding_window=8),
+    "phi3": Phi3Config(**_SMALL),
+    "gemma3": Gemma3TextConfig(
+        **_SMALL, head_dim=16, query_pre_attn_scalar=16, layer_types=["sliding_attention", "full_attention"]
+    ),
     "gemma2": Gemma2Config(**_SMALL, head_dim=16, final_logit_softcapping=2.0),
 }
 

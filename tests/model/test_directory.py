@@ -26,7 +26,7 @@ from gapbridge.model.assemble import AdapterShape, ImageCap, ImageTower, assembl
 from gapbridge.train.prompts import Prompter
 from gapbridge.train.tokens import IMAGE_TOKEN
 
-from .conftest import TOKENS, WIDTH, image_tower, language_model, pictures
+from .conftest import CONFIGS, TOKENS, WIDTH, image_tower, language_model, pictures
 
 _CHAT = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what color is the circle"}]}]
 
@@ -166,3 +166,22 @@ def test_a_tower_of_transformers_is_saved_and_opened(kind: str, tokenizer: Any, 
         torch.testing.assert_close(found, torch.nn.functional.normalize(expected, dim=-1))
         told = model.generate(**inputs, max_new_tokens=5)
         assert torch.equal(opened.generate(**inputs, max_new_tokens=5), told)
+
+
+@pytest.mark.parametrize("family", sorted(CONFIGS))
+def test_every_family_is_saved_opened_and_answers_alike(
+    family: str, build: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    """Also a batch padded on the left answers as each of its rows alone, tied embeddings and sliding windows or not."""
+    model = build(family)
+    save(model, make_processor(tokenizer, image_tower(), TOKENS, IMAGE_TOKEN), Prompter(tokenizer).end_id, tmp_path)
+    opened, reader = AutoModelForImageTextToText.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
+    before, after = model.state_dict(), opened.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    texts = ["<image>describe the picture", "<image>is there a blue ring left and what color is the circle"]
+    both = reader(text=texts, images=pictures(2), padding=True, return_tensors="pt")
+    answers = opened.generate(**both, max_new_tokens=6)[:, both["input_ids"].shape[1] :]
+    for row in (0, 1):
+        one = reader(text=texts[row : row + 1], images=pictures(2)[row : row + 1], return_tensors="pt")
+        alone = opened.generate(**one, max_new_tokens=6)[0, one["input_ids"].shape[1] :]
+        assert torch.equal(answers[row][: len(alone)], alone)

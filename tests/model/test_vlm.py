@@ -12,7 +12,7 @@ from gapbridge.model import loss
 from gapbridge.model.vlm import GapbridgeForConditionalGeneration
 from gapbridge.train.prompts import Prompter
 
-from .conftest import HIDDEN, TOKENS, WIDTH, image_tower, language_model, pictures
+from .conftest import CONFIGS, HIDDEN, TOKENS, WIDTH, image_tower, language_model, pictures
 
 Build = Callable[..., GapbridgeForConditionalGeneration]
 
@@ -63,7 +63,7 @@ def test_pictures_and_their_vectors_give_the_same_answers(build: Build, saved: A
     assert (pixels[0] - pixels[1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("family", ["lfm2", "llama", "qwen2", "gemma2"])
+@pytest.mark.parametrize("family", sorted(CONFIGS))
 def test_other_families_keep_their_logits(build: Build, family: str) -> None:
     ids = torch.tensor([[5, 9, 2, 60, 7]])
     with torch.no_grad():
