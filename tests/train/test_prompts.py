@@ -36,6 +36,23 @@ THINKING = (
     "{% if loop.last and m.role == 'assistant' %}{{ 'yes no ' }}{% endif %}{{ m.content + '<|im_e|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_s|>assistant\n' }}{% endif %}"
 )
+HYBRID = (
+    "{% for m in messages %}{{ '<|im_s|>' + m.role + '\n' }}"
+    "{% if loop.last and m.role == 'assistant' %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{{ m.content + '<|im_e|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_s|>assistant\n' }}"
+    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{% endif %}"
+)
+MISTRAL_LIKE = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + '[/INST]' }}"
+    "{% elif m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}"
+    "{% else %}{{ raise_exception('only user and assistant') }}{% endif %}{% endfor %}"
+)
+PHI_LIKE = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}"
+    "{{ '<|assistant|>\n' if add_generation_prompt else eos_token }}"
+)
 PLAIN = (
     "{% for m in messages %}{{ ('USER: ' if m.role == 'user' else 'ASSISTANT:\n') + m.content }}"
     "{{ '</s>' if m.role == 'assistant' else ' ' }}{% endfor %}{% if add_generation_prompt %}ASSISTANT:\n{% endif %}"
@@ -43,7 +60,9 @@ PLAIN = (
 MODERN_SPLIT = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 
-def made_by_hand(template: str, markers: list[str], bos: str | None = None, eos: str | None = None) -> Any:
+def made_by_hand(
+    template: str, markers: list[str], bos: str | None = None, eos: str | None = None, plain: list[str] | None = None
+) -> Any:
     """A byte-level tokenizer with another family's manners: no prefix space, its own markers and no pad token."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -57,6 +76,7 @@ def made_by_hand(template: str, markers: list[str], bos: str | None = None, eos:
     trainer = trainers.BpeTrainer(vocab_size=400, show_progress=False, initial_alphabet=alphabet)
     backend.train_from_iterator([*WORDS, "\n\n \n"] * 9, trainer)
     backend.add_special_tokens([*markers, IMAGE_TOKEN])
+    backend.add_tokens(plain or [])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=bos, eos_token=eos)
     tokenizer.chat_template = template
     return tokenizer
@@ -68,6 +88,9 @@ TOKENIZERS = {
     "chatml": lambda: made_by_hand(CHATML_LIKE, ["<|im_s|>", "<|im_e|>"], eos="<|im_e|>"),
     "gemma": lambda: made_by_hand(GEMMA_LIKE, ["<b>", "<turn>", "</turn>"], bos="<b>"),
     "thinking": lambda: made_by_hand(THINKING, ["<|im_s|>", "<|im_e|>"]),
+    "hybrid": lambda: made_by_hand(HYBRID, ["<|im_s|>", "<|im_e|>"], plain=["<think>", "</think>"]),
+    "mistral": lambda: made_by_hand(MISTRAL_LIKE, ["<s>", "[INST]", "[/INST]", "</s>"], bos="<s>", eos="</s>"),
+    "phi": lambda: made_by_hand(PHI_LIKE, ["<|user|>", "<|assistant|>", "<|end|>", "<|eos|>"], eos="<|eos|>"),
     "plain": lambda: made_by_hand(PLAIN, ["</s>"], eos="</s>"),
 }
 DIALOGUES = [
@@ -119,7 +142,10 @@ def test_ids_of_our_template_are_exactly_these() -> None:
     ]
 
 
-def test_a_question_is_asked_with_the_ids_that_training_saw(prompter: Prompter) -> None:
+@pytest.mark.parametrize("name", sorted(set(TOKENIZERS) - {"hybrid"}))
+def test_a_question_is_asked_with_the_ids_that_training_saw(name: str) -> None:
+    """A hybrid model's first turns are another matter, see the last test."""
+    prompter = Prompter(TOKENIZERS[name]())
     dialogue = DIALOGUES[1]
     example = prompter.examples([dialogue])[0]
     first, second = (
@@ -197,3 +223,15 @@ def test_fifty_thousand_dialogues_take_seconds() -> None:
     start = time.process_time()
     assert len(prompter.examples(many)) == 50_000
     assert time.process_time() - start < 20
+
+
+def test_a_hybrid_model_answers_without_a_thought() -> None:
+    """As Qwen 3: the empty thought before the last answer is given to the model, never asked of it."""
+    tokenizer = TOKENIZERS["hybrid"]()
+    prompter = Prompter(tokenizer)
+    turns = (("what color is the ring", "red"), ("is there a ring", "yes"))
+    (example,) = prompter.examples([Dialogue(turns)])
+    thought = tokenizer.convert_tokens_to_ids("</think>")
+    assert (example.ids == thought).sum() == 1 and not example.mask[example.ids == thought].any()
+    asked = prompter.ask("is there a ring", history=turns[:1])
+    assert asked == example.ids[: len(asked)].tolist() and asked.count(thought) == 1

@@ -121,12 +121,17 @@ class Prompter:
             texts[0] = before + PICTURE_SEPARATOR + texts[0]
         return texts
 
-    def _render(self, contents: Sequence[str], prompt: bool = False) -> str:
+    def _render(self, contents: Sequence[str], prompt: bool = False, open_ended: bool = False) -> str:
+        """`open_ended` leaves it to the model whether to think first; else templates that can, say that it does not."""
         messages = [
             {"role": "assistant" if place % 2 else "user", "content": text} for place, text in enumerate(contents)
         ]
         return self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=prompt, date_string=TEMPLATE_DATE
+            messages,
+            tokenize=False,
+            add_generation_prompt=prompt,
+            date_string=TEMPLATE_DATE,
+            **({} if open_ended else {"enable_thinking": False}),
         )
 
     def _encode(self, text: str) -> list[int]:
@@ -146,13 +151,23 @@ class Prompter:
         ids = np.array(self._encode(self._render(contents)), dtype=np.int64)
         mask = np.zeros(len(ids), dtype=bool)
         for answer in range(1, len(contents), 2):
-            before = self._encode(self._render(contents[:answer], prompt=True))
-            start = len(before)
+            start = self._start(ids, contents[:answer])
             ends = np.flatnonzero(ids[start:] == self.end_id)
-            if not np.array_equal(ids[:start], before) or not len(ends):
+            if not start or not len(ends):
                 raise InputError("the chat template renders a dialogue differently from its beginning; pin another")
             mask[start : start + ends[0] + 1] = True
         return Example(ids, mask)
+
+    def _start(self, ids: np.ndarray, before: Sequence[str]) -> int:
+        """Where the answer behind `before` begins in the ids of the whole dialogue; 0 where they differ before that.
+
+        A hybrid model's template writes an empty thought before the last answer alone.
+        """
+        for open_ended in (False, True):
+            start = self._encode(self._render(before, prompt=True, open_ended=open_ended))
+            if np.array_equal(ids[: len(start)], start):
+                return len(start)
+        return 0
 
     def _quick(self, contents: Sequence[str]) -> Example:
         """Pieces, each the literal text before a content and the content, tokenized once and remembered."""
