@@ -18,11 +18,11 @@ from gapbridge import artifacts
 from gapbridge.align import Alignment, Drift, Options, RowBatches, Side, fit_held_out, measure_drift
 from gapbridge.align.alignment import SETTINGS_FILE, TENSORS_FILE
 from gapbridge.align.rows import Block
+from gapbridge.embeddings.part_writer import PartWriter
 from gapbridge.embeddings.vectors import (
     EMBEDDING_FOLDERS,
     INDEX_FILE,
     METADATA_FOLDER,
-    PartWriter,
     SideName,
     Vectors,
     open_vectors,

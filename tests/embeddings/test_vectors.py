@@ -10,9 +10,10 @@ import pytest
 import safetensors.numpy
 
 from gapbridge.artifacts import file_digest
-from gapbridge.embeddings import vectors
+from gapbridge.embeddings import part_writer
+from gapbridge.embeddings.part_writer import PartWriter
 from gapbridge.embeddings.shards import write_shards
-from gapbridge.embeddings.vectors import PartWriter, open_vectors
+from gapbridge.embeddings.vectors import open_vectors
 from gapbridge.errors import ArtifactError, GapbridgeError, InputError
 
 ROWS = np.random.default_rng(0).normal(size=(23, 6)).astype(np.float32)
@@ -95,7 +96,7 @@ def test_our_own_shards_bring_encoder_ids_and_groups(tmp_path: Path) -> None:
 
 def test_what_is_written_is_read_again_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two matrices in uneven blocks: parts end where they shall, a row left out is left out of the ids too."""
-    monkeypatch.setattr(vectors, "PART_ROWS", 6)
+    monkeypatch.setattr(part_writer, "PART_ROWS", 6)
     writer = PartWriter(tmp_path, "texts", 6, np.dtype("<f2"), "encoder-a")
     ids = polars.Series([f"id{place}" for place in range(23)])
     places = np.delete(np.arange(9), 7)
