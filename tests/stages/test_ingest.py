@@ -171,3 +171,21 @@ def test_pictures_inside_an_archive_and_near_twins(
         record["width"],
         record["height"],
     )
+
+
+def test_a_weighed_source_without_rows_is_named(
+    user_files: Path, workspace: Path, set_params: Callable[..., None], stopped: Callable[[], str]
+) -> None:
+    (user_files / "none.jsonl").write_text("\n")
+    sources = [{"format": "jsonl", "path": f"data/{name}.jsonl", "weight": 1.0} for name in ("texts", "none")]
+    set_params(sources={"texts": sources})
+    assert stopped() == "sources.texts: data/none.jsonl has a weight and no good row; mend it or leave it out"
+
+
+def test_fields_named_in_params_reach_the_readers(
+    user_files: Path, workspace: Path, set_params: Callable[..., None], ingest: Callable[[], dict[str, Any]]
+) -> None:
+    polars.DataFrame({"alt": [f"text {row}" for row in range(6)]}).write_csv(user_files / "alt.csv")
+    set_params(sources={"texts": {"path": "data/alt.csv", "text_field": "alt"}})
+    ingest()
+    assert read_manifest(workspace / "artifacts/ingest/texts")["text"][0] == "text 0"

@@ -74,9 +74,8 @@ def _with_gaps(
     raw = float(np.linalg.norm(found["text"].mean - image_mean))
     text_part = alignment.scale**2 * alignment.text_trace
     chance = text_part * (1 / alignment.text_count + 1 / figures["effective_texts"])
-    if (
-        "image" in found
-    ):  # without new images both sides of the gap are the stored image mean, and nothing is left to chance
+    # Without new images both sides of the gap are the stored image mean, and nothing is left to chance.
+    if "image" in found:
         chance += found["image"].trace * (1 / alignment.image_count + 1 / figures["effective_images"])
     chance = float(np.sqrt(chance))
     fresh = _fresh(alignment, texts, found)

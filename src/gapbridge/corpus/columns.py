@@ -30,12 +30,10 @@ def needed(origin: Origin, kind: str, schema: pyarrow.Schema) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def rows(
-    origin: Origin, kind: str, path: str, batches: Iterable[pyarrow.RecordBatch], first: int = 0
-) -> Iterator[Row | BadRow]:
+def rows(origin: Origin, kind: str, path: str, batches: Iterable[pyarrow.RecordBatch]) -> Iterator[Row | BadRow]:
     """Rows of the file at `path` (relative to the root); embedded pictures are located by column and row."""
     pictured = {*IMAGE_FIELDS, origin.image_field} if kind in PICTURED else set()
-    place = first
+    place = 0
     for batch in batches:
         if kind in PICTURED:
             _demand_pictures(origin, batch.schema)

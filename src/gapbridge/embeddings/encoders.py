@@ -88,11 +88,7 @@ class DualEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit rows (n, d) float32."""
-        return self._encode(
-            texts,
-            lambda part: self._towers.tokens(self._templated(part)),
-            lambda batch: self._towers.text_features(batch),
-        )
+        return self._encode(texts, lambda part: self._towers.tokens(self._templated(part)), self._towers.text_features)
 
     def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Unit rows (n, d) float32; the pictures are resized, cropped and normalised as the encoder was trained."""

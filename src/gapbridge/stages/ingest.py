@@ -68,6 +68,9 @@ def _read(stage: StageRun, name: str, kind: str, sources: list[Source], folder: 
                 writer.add({**row, "id": f"{mark}{row['id']}"})
         ends.append(len(writer.ids))
     _stop_if_too_bad(stage, name, len(writer.ids), bad)
+    for (start, end), source in _at(ends, sources):
+        if start == end and source.weight is not None:
+            raise InputError(f"sources.{name}: {source.path} has a weight and no good row; mend it or leave it out")
     parts = [Part(writer.ids[slice(*place)], source.rows, source.weight) for place, source in _at(ends, sources)]
     kept = np.concatenate([np.empty(0, dtype=bool), *choose(parts, stage.params.seed)])
     summary = writer.finish(bad, kept)
