@@ -84,3 +84,15 @@ def test_a_stage_dies_with_the_dvc_that_started_it() -> None:
     while time.monotonic() < deadline and Path(f"/proc/{child_pid}").exists():
         time.sleep(0.05)
     assert not Path(f"/proc/{child_pid}").exists()
+
+
+@pytest.mark.parametrize(("command", "expected"), [("align", "1"), ("drift", "1"), ("gap", None)])
+def test_the_alignment_keeps_the_matrix_library_to_one_thread(
+    command: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks go over threads already; the diagnosis has products that are large enough to be shared."""
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+    with pytest.raises(SystemExit):
+        cli.cli.main([command, "--help"])
+    assert os.environ.get("OPENBLAS_NUM_THREADS") == expected
