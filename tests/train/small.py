@@ -1,6 +1,6 @@
 """A small model with all its parts, and dialogues about pictures for it to learn. Runs alone as one rank of several.
 
-It needs neither polars nor open_clip, so that a bare GPU box can run it: there the shape is larger, and bf16 the default.
+It needs neither polars nor open_clip, so that a bare GPU box can run it, where the shape is larger.
 """
 
 import json
@@ -11,8 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
-from transformers import LlamaConfig, PreTrainedConfig  # fmt: skip
+from transformers import (
+    AutoModelForCausalLM,
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    LlamaConfig,
+    PreTrainedConfig,
+)
 
 from gapbridge.model.assemble import AdapterShape, ImageCap, ImageTower, assemble, make_processor, placeholder, save
 from gapbridge.model.vlm import GapbridgeForConditionalGeneration
@@ -113,7 +119,9 @@ def course(steps: int = 12, **settings: Any) -> Course:
     return Course(steps, 8, 0.1, 0.98, 1.0, 4, 6, 4, seed=3, **settings)
 
 
-def learners(made: Small, tune: str, additions: Lora = LORA, rate: float = 0.003) -> tuple[list[Group], LoraTuning | None]:
+def learners(
+    made: Small, tune: str, additions: Lora = LORA, rate: float = 0.003
+) -> tuple[list[Group], LoraTuning | None]:
     """The adapter, and of the language model what `tune` says."""
     model = made.model
     groups = groups_of(model.model.multi_modal_projector, 0.01, 0.0)

@@ -79,7 +79,9 @@ def test_only_the_named_layers_get_additions() -> None:
 
 
 def test_an_unknown_layer_is_named_beside_those_there_are() -> None:
-    with pytest.raises(InputError, match=r"instruct\.lora\.targets: lm_head, query: no linear layer .* down_proj, gate"):
+    with pytest.raises(
+        InputError, match=r"instruct\.lora\.targets: lm_head, query: no linear layer .* down_proj, gate"
+    ):
         LoraTuning(small.small().model, Lora(2, 4.0, 0.0, ("q_proj", "query", "lm_head")), 0)
 
 
@@ -123,7 +125,9 @@ def test_recomputed_layers_give_the_same_losses(shape: str, tune: str, monkeypat
     losses, weights = {}, {}
     for recomputed in (False, True):
         made = small.small(SHAPES[shape])
-        layer = next(one for one in made.model.model.language_model.modules() if isinstance(one, GradientCheckpointingLayer))
+        layer = next(
+            one for one in made.model.model.language_model.modules() if isinstance(one, GradientCheckpointingLayer)
+        )
         norm = next(one for name, one in layer.named_modules() if name.endswith("norm"))
 
         def count(*_: Any, recomputed: bool = recomputed) -> None:

@@ -8,6 +8,7 @@ Shapes: `b` rows of a batch, `t` tokens of a row, `m` targets, `k` visual tokens
 the language model, `v` vocabulary.
 """
 
+import copy
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ Tune = Literal["frozen", "lora", "full"]
 """What learns beside the adapter; stage 1 is `frozen`."""
 _MOMENTS = 2  # of AdamW
 _FP32_BYTES = 4
+_PLAYED_LAYERS = 4
 
 
 @dataclass(frozen=True)
@@ -89,25 +91,14 @@ def footprint(
 
     Raises ValueError where `tune` is lora and `lora` is missing.
     """
-    with torch.device("meta"):
-        model = _bare(llm, adapter, width)
-        groups = _learners(model, tune, lora)
-    if bf16:
-        shrink_frozen(model, groups)
-    model.requires_grad_(False)
-    for group in groups:
-        for parameter in group.parameters:
-            parameter.requires_grad_(True)
-    with FakeTensorMode(), recomputed_layers(model.train(), gradient_checkpointing):
-        _put_on_cpu(model)
-        peak = _play(model, step, bf16)
-    weights = sum(_bytes(tensor) for tensor in (*model.parameters(), *model.buffers()))
+    needed = _Needed(adapter, width, step, tune, bf16, gradient_checkpointing, lora)
+    model = needed.model(llm.get_text_config())
     learning = {id(parameter): parameter.numel() for parameter in model.parameters() if parameter.requires_grad}
     trained = sum(learning.values())
+    weights = sum(_bytes(tensor) for tensor in (*model.parameters(), *model.buffers()))
     gradients = trained * _FP32_BYTES
     buckets = gradients if ranks > 1 else 0  # DDP sums a copy of them
-    stepping = Peak(gradients, gradients, 0, 0)
-    most = max(peak, stepping)
+    most = max(needed.peak(llm.get_text_config()), Peak(gradients, gradients, 0, 0))
     rest = most.live - most.gradients - most.logits
     activations = min(rest, most.kept)
     return Footprint(
@@ -133,8 +124,62 @@ class Peak(NamedTuple):
     kept: int
 
 
-def _bare(llm: PreTrainedConfig, adapter: AdapterShape, width: int) -> GapbridgeForConditionalGeneration:
-    text = llm.get_text_config()
+class _Needed(NamedTuple):
+    """What `footprint` was asked about, but for the language model."""
+
+    adapter: AdapterShape
+    width: int
+    step: StepShape
+    tune: Tune
+    bf16: bool
+    gradient_checkpointing: bool
+    lora: Lora | None
+
+    def model(self, text: PreTrainedConfig) -> GapbridgeForConditionalGeneration:
+        """On the meta device, in the precisions of training, what learns marked so."""
+        with torch.device("meta"):
+            model = _bare(text, self.adapter, self.width)
+            groups = _learners(model, self.tune, self.lora)
+        if self.bf16:
+            shrink_frozen(model, groups)
+        model.requires_grad_(False)
+        for group in groups:
+            for parameter in group.parameters:
+                parameter.requires_grad_(True)
+        return model.train()
+
+    def peak(self, text: PreTrainedConfig) -> Peak:
+        """Played through; of a deep model at two small depths, since every further layer costs the same."""
+        kinds, depth = getattr(text, "layer_types", None), text.num_hidden_layers
+        period = _period(kinds) if kinds else 1
+        small = -(-_PLAYED_LAYERS // period) * period
+        if depth <= small + period:
+            return self._play(text)
+        first, second = (self._play(_cut(text, layers)) for layers in (small, small + period))
+        more = (depth - small) / period
+        return Peak(*(round(one + more * (other - one)) for one, other in zip(first, second, strict=True)))
+
+    def _play(self, text: PreTrainedConfig) -> Peak:
+        model = self.model(text)
+        with FakeTensorMode(), recomputed_layers(model, self.gradient_checkpointing):
+            _put_on_cpu(model)
+            return _play(model, self.step, self.bf16)
+
+
+def _period(kinds: list[str]) -> int:
+    """After how many layers their kinds come again."""
+    return next(length for length in range(1, len(kinds) + 1) if kinds == (kinds[:length] * len(kinds))[: len(kinds)])
+
+
+def _cut(text: PreTrainedConfig, layers: int) -> PreTrainedConfig:
+    cut = copy.deepcopy(text)
+    cut.num_hidden_layers = layers
+    if getattr(text, "layer_types", None):
+        cut.layer_types = text.layer_types[:layers]
+    return cut
+
+
+def _bare(text: PreTrainedConfig, adapter: AdapterShape, width: int) -> GapbridgeForConditionalGeneration:
     config = GapbridgeConfig(
         vision_config=GapbridgeVisionConfig(hidden_size=width),
         text_config=text,
@@ -180,7 +225,9 @@ def _play(model: GapbridgeForConditionalGeneration, step: StepShape, bf16: bool)
     text = model.config.text_config
     with _Watch(model, text.vocab_size) as watch:
         with torch.autocast("cpu", torch.bfloat16, bf16):
-            tokens = model.model.multi_modal_projector(torch.zeros(step.samples, model.config.vision_config.hidden_size))
+            tokens = model.model.multi_modal_projector(
+                torch.zeros(step.samples, model.config.vision_config.hidden_size)
+            )
             ids = torch.zeros(step.rows, step.row_tokens, dtype=torch.long)
             embeds = model.get_input_embeddings()(ids)
             places = torch.zeros_like(ids, dtype=torch.bool)[..., None]

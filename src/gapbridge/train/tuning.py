@@ -74,7 +74,9 @@ def _demand_targets(language_model: nn.Module, targets: str | Sequence[str]) -> 
     if targets == ALL_LINEAR:
         return
     linear = {
-        name.rpartition(".")[2] for name, module in language_model.named_modules() if isinstance(module, nn.Linear | Conv1D)
+        name.rpartition(".")[2]
+        for name, module in language_model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
     }
     if unknown := sorted(set(targets) - linear):
         raise InputError(
