@@ -26,6 +26,8 @@ _SAID = re.compile(
     rf"((?:[\s)\]*_,/&]*(?:\b(?:and|or)\b)?[\s(\[*_]*{_BEFORE}[A-Z]{_BEHIND})*)",
     re.IGNORECASE,
 )
+# Mathematics around a letter: \( B \), $B$, \text{B}.
+_SHOWN_AS = re.compile(r"\\[()\[\]]|\$|\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}")
 _LOWER_WORD = re.compile(r"\s+([a-zà-ɏ]\w*)")
 # What follows the letter of an option, but not an article.
 _NO_NOUNS = frozenset({"is", "are", "was", "and", "or", "but", "because", "since", "as", "seems", "looks", "would"})
@@ -98,7 +100,7 @@ def option_letter(raw: str, choices: Sequence[str]) -> str | None:
     option's text; "answer … B", the last one; "B." or "(B)" as options are listed; "option B"; one capital letter on
     its own that is no article and not negated; the text of one option. What contradicts itself is not decided.
     """
-    said = unicodedata.normalize("NFKC", raw).strip()
+    said = _SHOWN_AS.sub(r"\1", unicodedata.normalize("NFKC", raw)).strip()
     letters = ascii_uppercase[: len(choices)]
     whole = _WHOLE.fullmatch(said)
     if whole is not None and whole.group(1).upper() in letters:
@@ -158,8 +160,12 @@ def short_forms(answer: str) -> list[Short]:
 
 
 def _concluded(said: str, letters: str) -> set[str]:
-    """The letters of the last "answer is B"."""
-    found = [_said_letters(match, letters) for match in _SAID.finditer(said) if match.group(1).lower() == "answer"]
+    """The letters of the last "answer is B" or "correct option is B"."""
+    found = [
+        _said_letters(match, letters)
+        for match in _SAID.finditer(said)
+        if match.group(1).lower() == "answer" or said[: match.start()].lower().endswith("correct ")
+    ]
     return next((named for named in reversed(found) if named), set())
 
 

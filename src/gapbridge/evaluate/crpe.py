@@ -48,7 +48,7 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
             answer=letter(fields, "correct_option", _OPTIONS),
             picture=picture,
             subset=category,
-            detail={"choices": listed_in(asked) or [""] * _OPTIONS, "circle": (met[category] - 1) // _CIRCLE},
+            detail={"choices": listed_in(asked, _OPTIONS), "circle": (met[category] - 1) // _CIRCLE},
         )
 
     return questions(origin, (row for file in _files(origin) for row in json_rows(file)), make)

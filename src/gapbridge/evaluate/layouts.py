@@ -65,13 +65,14 @@ def listed(options: Sequence[str], form: str = "{}. {}") -> str:
     return "\n".join(form.format(*option) for option in zip(ascii_uppercase, options, strict=False))
 
 
-def listed_in(question: str) -> list[str]:
-    """The texts of the options that a question lists itself, A first; none where it lists none that can be told."""
+def listed_in(question: str, options: int) -> list[str]:
+    """The texts of so many options that the question lists itself; empty where only the letter is known."""
+    found: list[tuple[str, str]] = []
     for form in _LISTS:
-        found = form.findall(question)
-        if len(found) > 1 and "".join(sign for sign, _ in found) == ascii_uppercase[: len(found)]:
-            return [text.strip() for _, text in found]
-    return []
+        found = found or form.findall(question)
+    is_list = len(found) > 1 and "".join(sign for sign, _ in found) == ascii_uppercase[: len(found)]
+    known = [text.strip() for _, text in found][:options] if is_list else []
+    return known + [""] * (options - len(known))
 
 
 def json_rows(origin: Origin) -> Iterator[Row | BadRow]:

@@ -33,17 +33,16 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
         fields = row.fields
         skill = fields.get("skill")
         asked = words(fields, "question")
-        choices = listed_in(asked) or [""] * len(_LETTERS)
         return question(
             origin,
             row.place,
             row.name,
             benchmark="logicvista",
             text=f"{asked}\n{OPTION_LETTER}",
-            answer=_letters(words(fields, "answer"), len(choices)),
+            answer=_letters(words(fields, "answer")),
             picture=placed.picture(words(fields, "imagename")),
             subset=one_of({"skill": skill[0] if isinstance(skill, list) and skill else skill}, "skill", _SKILLS),
-            detail={"choices": choices},
+            detail={"choices": listed_in(asked, len(_LETTERS))},
         )
 
     return questions(origin, _rows(origin), make)
@@ -64,15 +63,15 @@ def _rows(origin: Origin) -> Iterator[Row | BadRow]:
             yield BadRow(origin.path, place, name, "the question is not a JSON object")
 
 
-def _letters(answer: str, options: int) -> str:
+def _letters(answer: str) -> str:
     found = sorted(part.strip() for part in answer.split(","))
-    if not all(len(one) == 1 and one in _LETTERS[:options] for one in found) or len(set(found)) < len(found):
-        raise BadFieldError(f'"answer" is {answer[:40]!r}, no letters of its options')
+    if not all(len(one) == 1 and one in _LETTERS for one in found) or len(set(found)) < len(found):
+        raise BadFieldError(f'"answer" is {answer[:40]!r}, no letters of options')
     return "".join(found)
 
 
 def _parse(raw: str, item: Item) -> str | None:
-    return chosen_letter(raw, item) or listed_letters(raw, len(item.detail["choices"]))
+    return chosen_letter(raw, item) or listed_letters(raw, len(_LETTERS))
 
 
 BENCHMARK = Benchmark(

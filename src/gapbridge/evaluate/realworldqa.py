@@ -12,7 +12,7 @@ from gapbridge.corpus.manifest import BadRow
 from gapbridge.corpus.origin import Draft, Origin, words
 from gapbridge.corpus.questions import question, questions
 from gapbridge.evaluate import answers
-from gapbridge.evaluate.layouts import embedded, letter, listed_in
+from gapbridge.evaluate.layouts import embedded, listed_in
 from gapbridge.evaluate.protocol import Benchmark, Item
 from gapbridge.evaluate.right_or_wrong import RightOrWrong, chosen_letter
 
@@ -25,10 +25,7 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
 
     def make(row: parquet.TableRow) -> Draft:
         asked, answer = words(row.fields, "question"), words(row.fields, "answer")
-        choices = None
-        if answer in _LETTERS:
-            choices = listed_in(asked) or [""] * len(_LETTERS)
-            letter(row.fields, "answer", len(choices))
+        choices = listed_in(asked, len(_LETTERS)) if answer in _LETTERS else None
         return question(
             origin,
             row.place,
