@@ -33,6 +33,21 @@ Template = Annotated[str, AfterValidator(_template)]
 Worded = Annotated[str, AfterValidator(_worded)]
 
 
+BENCHMARK_FORMATS = (
+    "mme",
+    "mmstar",
+    "scienceqa",
+    "realworldqa",
+    "mmmu",
+    "mmmu_pro",
+    "visulogic",
+    "logicvista",
+    "crpe",
+    "pope_official",
+    "hallusionbench",
+)
+"""The published benchmarks (`evaluate/benchmarks.py`): each is read in its own layout."""
+
 Format = Literal[
     "world",
     "jsonl",
@@ -47,6 +62,7 @@ Format = Literal[
     "internvl",
     "unpaired",
     "pope",
+    *BENCHMARK_FORMATS,
 ]
 """How a source's rows are written (docs/data.md); `world` draws them."""
 
@@ -282,11 +298,16 @@ class InstructParams(Section):
 
 
 class EvaluateParams(Section):
-    """How answers are asked for."""
+    """Who is asked, and how."""
 
+    model: str | None
+    """None asks the model of `instruct`; else another image-text-to-text model as a reference: a folder or hub id."""
+    revision: str | None
+    """The hub's commit of that model."""
     threads: Positive
     batch_size: Positive
     max_new_tokens: Positive
+    """Of an answer, where its benchmark's protocol says nothing else."""
 
 
 class ReportParams(Section):
