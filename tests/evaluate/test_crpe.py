@@ -68,7 +68,7 @@ def test_a_circle_that_lost_a_question_is_none(tmp_path: Path) -> None:
     rows[1]["correct_option"] = "AB"
     rows.append(rows[0] | {"question_id": 9, "category": "taste"})
     write_lines(tmp_path / "CRPE/crpe_exist.jsonl", rows)
-    found = read("crpe", tmp_path, "CRPE/crpe_exist.jsonl")
+    found = read("crpe", tmp_path, "CRPE/crpe_exist.jsonl", "CRPE")
     assert found.bad == [
         "\"correct_option\" is 'AB', none of the 4 options",
         "\"category\" is 'taste', which this benchmark does not know",
@@ -83,7 +83,7 @@ def test_a_line_that_does_not_parse_makes_no_false_circle(tmp_path: Path) -> Non
     _write(tmp_path)
     path = tmp_path / "CRPE/crpe_exist.jsonl"
     path.write_text("{\n" + path.read_text().split("\n", 1)[1])
-    found = read("crpe", tmp_path, "CRPE/crpe_exist.jsonl")
+    found = read("crpe", tmp_path, "CRPE/crpe_exist.jsonl", "CRPE")
     assert found.bad == ["the line does not parse as JSON"]
     # the circles counted off are rows 2-5 and 6-8: of two pictures, and of three rows
     assert figures("crpe", found.items, {item.item_id: item.answer for item in found.items})["circular"] is None
@@ -91,5 +91,5 @@ def test_a_line_that_does_not_parse_makes_no_false_circle(tmp_path: Path) -> Non
 
 def test_a_folder_without_the_files_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "CRPE").mkdir()
-    with pytest.raises(InputError, match=r"holds neither crpe_exist\.jsonl nor crpe_relation\.jsonl"):
+    with pytest.raises(InputError, match=r"CRPE holds no crpe_exist\.jsonl or crpe_relation\.jsonl"):
         read("crpe", tmp_path, "CRPE")

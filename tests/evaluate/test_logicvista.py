@@ -33,7 +33,7 @@ def test_all_right_letters_and_no_other(tmp_path: Path) -> None:
     )
     for number in range(5):
         write_picture(tmp_path / f"data/images/v1_{number}.png", number)
-    found = read("logicvista", tmp_path, "data/dataset.json")
+    found = read("logicvista", tmp_path, "data")
     assert found.bad == []
     assert [item.answer for item in found.items] == ["C", "AC", "BD", "B", "G"]
     assert found.items[0].question == "Which (A-D)?\nAnswer with the option's letter from the given choices directly."
@@ -47,7 +47,7 @@ def test_bad_rows(tmp_path: Path) -> None:
     entries = {"v1_0": _question(0, "3", "inductive"), "v1_1": _question(1, "A", "taste"), "v1_2": "A"}
     _write(tmp_path, {**entries, "v1_3": _question(3, "", "spatial", ""), "v1_4": _question(4, "A", "spatial")})
     write_picture(tmp_path / "data/images/v1_4.png", 4)
-    found = read("logicvista", tmp_path, "data/dataset.json")
+    found = read("logicvista", tmp_path, "data")
     assert [item.item_id for item in found.items] == ["v1_4"]
     assert found.bad == [
         "\"answer\" is '3', no letters of options",

@@ -21,7 +21,7 @@ def test_boxed_and_told_letters(tmp_path: Path) -> None:
     write_lines(tmp_path / "VisuLogic/data.jsonl", rows)
     for number in range(4):
         write_picture(tmp_path / f"VisuLogic/images/{number:05d}.png", number)
-    found = read("visulogic", tmp_path, "VisuLogic/data.jsonl")
+    found = read("visulogic", tmp_path, "VisuLogic")
     assert found.bad == []
     assert found.items[0].question.endswith("answer the question following this format: Answer: \\boxed{$LETTER}.")
     assert found.items[0].group_id == "VisuLogic/images/00000.png"
@@ -51,6 +51,16 @@ def test_bad_rows_and_missing_pictures(tmp_path: Path) -> None:
     }
 
 
-def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"sources\.benchmark\.path: data\.jsonl does not exist"):
-        read("visulogic", tmp_path, "data.jsonl")
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("gone.jsonl", r"sources\.benchmark\.path: gone\.jsonl does not exist"),
+        ("empty", r"sources\.benchmark\.path: empty holds no data\.jsonl"),
+        ("data.jsonl", r"sources\.benchmark\.images: name the folder"),
+    ],
+)
+def test_what_is_missing_is_one_line(tmp_path: Path, path: str, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    write_lines(tmp_path / "data.jsonl", [_row(0, "A", "Other")])
+    with pytest.raises(InputError, match=message):
+        read("visulogic", tmp_path, path)
