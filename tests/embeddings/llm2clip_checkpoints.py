@@ -21,7 +21,7 @@ TEXTS = ["a red circle", "A blue ring left, and a red circle right of it", "red 
 
 
 def save_vision(folder: Path) -> Path:
-    """config.json and model.safetensors, as microsoft/LLM2CLIP-Openai-L-14-336 has them; no preprocessor_config.json."""
+    """config.json and model.safetensors as LLM2CLIP-Openai-L-14-336 has them; there is no preprocessor_config.json."""
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_hidden_layers": 2}
     vision = {**sizes, "dropout": 0.0, "image_size": 32, "patch_size": 16, "projection_dim": WIDTH}
     config = {

@@ -1,4 +1,4 @@
-"""LLM2CLIP's two checkpoints: read both ways, as a user's message, whatever pads a text and whatever is in its batch."""
+"""LLM2CLIP's two checkpoints: read both ways, as a user's message, whatever pads a text or is in its batch."""
 
 import json
 import shutil

@@ -29,7 +29,7 @@ TEXTS = ["A red Circle", "a blue ring LEFT and a red circle right", "red"]
 def _gemma_tokenizer(kind: type[GemmaTokenizer]) -> GemmaTokenizer:
     """Gemma's kind of tokenizer (spaces as ▁, byte fallback), learned from a few texts, with SigLIP 2's settings."""
     marks = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
-    learner = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    learner = Tokenizer(models.BPE(unk_token=marks[3], byte_fallback=True))
     learner.normalizer = normalizers.Replace(" ", "▁")
     learner.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     bytes_left = [f"<0x{byte:02X}>" for byte in range(256)]

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from gapbridge import artifacts
-from gapbridge.embeddings import ADAPTERS
+from gapbridge.embeddings.adapters import ADAPTERS
 from gapbridge.errors import ArtifactError, InputError
 
 FORMAT_VERSION = 1
@@ -218,8 +218,9 @@ def open_pretrained(
 
     `local-dir:PATH`, `hf-hub:OWNER/NAME` and `ARCHITECTURE/TAG` are open_clip's names; `transformers:PATH` and
     `transformers:OWNER/NAME` are CLIP, SigLIP or SigLIP 2 as transformers saves them; `llm2clip:VISION+TEXT` names
-    LLM2CLIP's two models, each a path or a hub id (`embeddings.llm2clip_towers`). Raises InputError for a malformed name,
-    template or needless revision, ArtifactError when the weights are not there or do not fill the model exactly.
+    LLM2CLIP's two models, each a path or a hub id (`embeddings.llm2clip_towers`).
+    Raises InputError for a malformed name, template or needless revision, ArtifactError when the weights are not there
+    or do not fill the model exactly.
     """
     if "{}" not in text_template:
         raise InputError(f"encoder.text_template: {text_template!r} has no {{}} where the text belongs")

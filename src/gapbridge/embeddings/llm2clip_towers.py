@@ -1,9 +1,9 @@
 """LLM2CLIP (arXiv 2411.04997): a CLIP image half, and a Llama that reads both ways as the text half.
 
-The image checkpoint (microsoft/LLM2CLIP-Openai-L-14-336 is one) holds transformers' CLIP vision model with its projection
-and a `text_adapter`, which brings the mean of the Llama's last states to the width of the pictures. Texts are read as
-llm2vec reads them: as a user's message, padded on the left, the mean over the message's own tokens. None of the
-checkpoints' code is run.
+The image checkpoint (microsoft/LLM2CLIP-Openai-L-14-336 is one) holds transformers' CLIP vision model with its
+projection, and a `text_adapter` that brings the mean of the Llama's last states to the width of the pictures. Texts are
+read as llm2vec reads them: as a user's message, padded on the left, the mean over the message's own tokens. None of
+the checkpoints' code is run.
 Shapes: `n` texts, `b` rows of one batch, `d` width, `t` tokens, `h` width of the Llama, `s` pixels a side.
 """
 
