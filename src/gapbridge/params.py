@@ -166,7 +166,7 @@ class EncoderParams(Section):
     """The contrastive dual encoder: a pretrained one, or a tiny one trained here."""
 
     pretrained: str | None
-    """A folder or hub id that open_clip knows (`local-dir:PATH`, `hf-hub:OWNER/NAME`, `ARCHITECTURE/TAG`)."""
+    """`local-dir:PATH`, `hf-hub:OWNER/NAME`, `ARCHITECTURE/TAG`, `transformers:…`, `llm2clip:…` (docs/data.md)."""
     revision: str | None
     text_template: Template
     """`{}` stands for the text."""

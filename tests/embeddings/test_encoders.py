@@ -142,6 +142,13 @@ def test_a_folder_without_configuration_is_refused(tmp_path: Path) -> None:
         open_pretrained(f"local-dir:{tmp_path}")
 
 
+@pytest.mark.parametrize("name", ["ViT-B-32/nothing", "Nothing/laion2b_e16"])
+def test_a_name_without_weights_is_no_random_encoder(name: str) -> None:
+    with pytest.raises(ArtifactError, match="open_clip cannot load it") as caught:
+        open_pretrained(name)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["ViT-B-32", "/laion", "ViT-B-32/"])
 def test_a_name_that_says_no_weights_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="none of local-dir:PATH"):

@@ -21,7 +21,9 @@ from transformers import (
     SiglipModel,
 )
 
-from gapbridge.embeddings.encoders import load_encoder, open_pretrained, pin_encoder
+from gapbridge.embeddings import ADAPTERS
+from gapbridge.embeddings.encoders import BATCH_ROWS, kind_of, load_encoder, open_pretrained, pin_encoder
+from gapbridge.embeddings.transformers_towers import padded_length
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.model.config import GapbridgeVisionConfig
 from gapbridge.model.images import GapbridgeImageProcessor
@@ -90,6 +92,29 @@ def test_the_vectors_are_those_of_transformers(saved: tuple[str, Path]) -> None:
     np.testing.assert_array_equal(encoder.encode_images(images[1:2])[0], encoder.encode_images(images)[1])
 
 
+def test_the_tables_of_places_that_older_versions_saved_are_no_surprise(
+    saved: tuple[str, Path], tmp_path: Path
+) -> None:
+    """OpenAI's own checkpoints on the hub hold them."""
+    folder = shutil.copytree(saved[1], tmp_path / "model")
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    for half, places in (("text", 12), ("vision", 5 if saved[0] == "clip" else 4)):
+        tensors[f"{half}_model.embeddings.position_ids"] = torch.arange(places)[None]
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    expected = open_pretrained(f"transformers:{saved[1]}").fingerprint
+    assert open_pretrained(f"transformers:{folder}").fingerprint == expected
+
+
+def test_a_row_does_not_depend_on_its_batch(saved: tuple[str, Path]) -> None:
+    encoder = open_pretrained(f"transformers:{saved[1]}")
+    texts = [f"a red circle {'left ' * (number % 9)}{number}" for number in range(BATCH_ROWS + 30)]
+    rows = encoder.encode_texts(texts)
+    order = np.random.default_rng(0).permutation(len(texts))
+    np.testing.assert_array_equal(encoder.encode_texts([texts[place] for place in order]), rows[order])
+    for number in (0, 8, BATCH_ROWS, len(texts) - 1):
+        np.testing.assert_array_equal(encoder.encode_texts([texts[number]])[0], rows[number])
+
+
 def test_truncated_texts_are_counted(saved: tuple[str, Path]) -> None:
     encoder = open_pretrained(f"transformers:{saved[1]}")
     fits = " ".join(["red"] * (encoder.context_length - 2))
@@ -120,6 +145,7 @@ def test_the_models_vision_tower_gives_the_same_vectors(saved: tuple[str, Path])
     [
         ("missing", "missing keys"),
         ("unexpected", "unexpected keys"),
+        ("misshapen", "transformers cannot load it|mismatched keys"),
         ("no weights", "transformers cannot load it"),
         ("pickle", "transformers cannot load it"),
         ("no tokenizer", "transformers cannot load it|its tokenizer knows"),
@@ -135,6 +161,9 @@ def test_what_does_not_fit_is_refused(damage: str, message: str, saved: tuple[st
         safetensors.torch.save_file(tensors, weights, {"format": "pt"})
     elif damage == "unexpected":
         safetensors.torch.save_file({**tensors, "more": torch.zeros(2)}, weights, {"format": "pt"})
+    elif damage == "misshapen":
+        tensors["text_model.final_layer_norm.weight"] = torch.zeros(3)
+        safetensors.torch.save_file(tensors, weights, {"format": "pt"})
     elif damage in ("no weights", "pickle"):
         weights.unlink()
         if damage == "pickle":
@@ -153,3 +182,27 @@ def test_a_name_that_nobody_has_is_one_line(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ArtifactError, match="transformers cannot load it"):
         open_pretrained(f"transformers:{tmp_path}/nothing")
+
+
+def test_texts_are_padded_to_a_few_lengths_of_which_each_holds_the_text() -> None:
+    lengths = [padded_length(count, 77) for count in range(1, 100)]
+    assert sorted(set(lengths)) == [8, 12, 16, 24, 32, 48, 64, 77]
+    assert all(length >= min(count, 77) for count, length in enumerate(lengths, start=1))
+    assert all(length < 1.5 * count + 1 for count, length in enumerate(lengths[8:], start=9))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("local-dir:/models/clip", "open_clip"),
+        ("hf-hub:laion/one", "open_clip"),
+        ("ViT-B-32/openai", "open_clip"),
+        ("transformers:google/siglip2-base-patch16-224", "transformers"),
+        ("llm2clip:one/vision+one/text", "llm2clip"),
+    ],
+)
+def test_every_name_has_its_adapter_and_every_adapter_says_its_names(name: str, kind: str) -> None:
+    assert kind_of(name) == kind
+    assert all("\n" not in said and len(said) < 120 for said in ADAPTERS.values())
+    shown = {"open_clip": "hf-hub:", "transformers": "transformers:", "llm2clip": "llm2clip:"}
+    assert {kind: shown[kind] in said for kind, said in ADAPTERS.items()} == dict.fromkeys(shown, True)
