@@ -124,7 +124,7 @@ def test_two_promotions_at_once_end_with_one_winner(home: Path, made: Register) 
         "def wait(package):\n"
         "    print('judging', flush=True); sys.stdin.readline()\n"
         "rules = Rules(Thresholds('not_worse', {}, .05, 2., (.2, .8)), True, 0, wait)\n"
-        "try: print(decide.promote(Path('.'), sys.argv[1], rules).verdict)\n"
+        "try: print(decide.promote(Path.cwd(), sys.argv[1], rules).verdict)\n"
         "except InputError as error: print('error:', error)\n"
     )
     both = [
