@@ -50,18 +50,18 @@ class Ledger:
         Raises InputError when another decision is under way, or took the number first.
         """
         records = self.records()
-        last = records[-1] if records else None
-        if last and last.state == "pending":
-            if time.time() - last.claimed_seconds < PENDING_SECONDS:
-                raise InputError(_under_way(self.name, last.number))
-            self._tag(last.number, state="abandoned")
+        last = records[-1].number if records else 0
+        for pending in (one for one in records if one.state == "pending"):
+            if time.time() - pending.claimed_seconds < PENDING_SECONDS:
+                raise InputError(_under_way(self.name, pending.number))
+            self._tag(pending.number, state="abandoned")
         champion = self._registry.aliased(self.name)
         tags = {
             "action": action, "state": "pending", "candidate": str(candidate.number), "reason": "",
             "before": str(champion.number) if champion else "", "after": "", "claimed_seconds": str(time.time()),
         }  # fmt: skip
         claimed = self._create(action, tags)
-        if claimed.number != (last.number if last else 0) + 1:
+        if claimed.number != last + 1:
             self.settle(claimed, "lost", claimed.before, "another decision took the number before")
             raise InputError(_under_way(self.name, claimed.number - 1))
         return claimed
@@ -69,12 +69,13 @@ class Ledger:
     def move(self, claimed: Record, to: int, reason: str) -> None:
         """Set the alias and settle the record.
 
-        Raises InputError when the champion is no longer the one that was there at the claim, or the claim is not the
-        newest any more.
+        Raises InputError when the champion is no longer the one that was there at the claim, or somebody took the
+        claim for that of a dead process.
         """
         champion = self._registry.aliased(self.name)
         now = champion.number if champion else None
-        if now != claimed.before or self.records()[-1].number != claimed.number:
+        mine = next(one for one in self.records() if one.number == claimed.number)
+        if now != claimed.before or mine.state != "pending":
             self.settle(claimed, "lost", now, "the champion changed meanwhile")
             raise InputError(f"{self.name}: the champion changed meanwhile (it is version {now}); decide again")
         self._registry.client.set_registered_model_alias(self.name, CHAMPION, str(to))
