@@ -134,6 +134,15 @@ def describe(images: tuple[Path, ...], model: Path | None) -> None:
 
 
 @cli.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def adopt(folder: Path) -> None:
+    """Take over the stages that ran in FOLDER, a copy of a workspace on a machine without DVC and MLflow."""
+    from gapbridge.adopt import adopt as take_over
+
+    click.echo(f"taken over: {', '.join(take_over(Path.cwd(), folder))}; `dvc status` says what is left to do")
+
+
+@cli.command()
 def summary() -> None:
     """Print the scores and where everything lies."""
     from gapbridge.report.summary import table
