@@ -153,7 +153,7 @@ def _cache_objects(workspace: Path, kept: Kept) -> Iterator[Leftover]:
     from dvc.repo import Repo
 
     with Repo(str(workspace)) as repo:
-        root = Path(repo.cache.local.path) / "files" / "md5"
+        root = Path(repo.cache.local.path)
     named = set(kept.digests)
     for digest in [one for one in kept.digests if one.endswith(".dir")]:
         named.update(_listed(_object(root, digest)))
