@@ -1,8 +1,10 @@
 """The command line: one command a stage, and what people do with the result. Everything heavy is imported late."""
 
+import json
 import logging
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +61,15 @@ for _stage in STAGES:
     cli.add_command(_stage_command(_stage))
 
 
-def _passed_on(name: str, purpose: str) -> click.Command:
-    """A command whose options are known to gapbridge.align_cli alone, which is imported when it is called."""
+def _passed_on(name: str, purpose: str, module: str = "align_cli") -> click.Command:
+    """A command whose options are known to one module of gapbridge alone, which is imported when it is called."""
 
     def run(arguments: tuple[str, ...]) -> None:
-        if name != "gap":
+        if name in ("align", "drift"):
             # Rows go by blocks over threads of our own; threads of the matrix library beside them cost thrice the time.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        from gapbridge import align_cli
-
-        getattr(align_cli, name).main(list(arguments), prog_name=f"gapbridge {name}")
+        command: click.Command = getattr(import_module(f"gapbridge.{module}"), name)
+        command.main(list(arguments), prog_name=f"gapbridge {name}")
 
     settings = {"ignore_unknown_options": True, "help_option_names": []}
     arguments = [click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)]
@@ -78,6 +79,12 @@ def _passed_on(name: str, purpose: str) -> click.Command:
 cli.add_command(_passed_on("align", "Fit and apply the alignment on vectors of your own."))
 cli.add_command(_passed_on("gap", "Diagnose the gap between vectors of your own, with pictures and a page."))
 cli.add_command(_passed_on("drift", "Say whether an alignment still fits new vectors."))
+for _name, _purpose in (
+    ("promote", "Make a registered version the champion, if it passes the gates."),
+    ("rollback", "Make the champion from before the present one champion again."),
+    ("lineage", "Say what a registered version was made from."),
+):
+    cli.add_command(_passed_on(_name, _purpose, "promotion.commands"))
 
 
 @cli.command()
@@ -125,6 +132,41 @@ def describe(images: tuple[Path, ...], model: Path | None) -> None:
 
     for image, caption in zip(images, captions(model, list(images)), strict=True):
         click.echo(f"{image}: {caption}" if len(images) > 1 else caption)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def adopt(folder: Path) -> None:
+    """Take over the stages that ran in FOLDER, a copy of a workspace on a machine without DVC and MLflow."""
+    from gapbridge.adopt import adopt as take_over
+
+    click.echo(f"taken over: {', '.join(take_over(Path.cwd(), folder))}; `dvc status` says what is left to do")
+
+
+@cli.command()
+@click.option("--older-than", "days", type=click.FloatRange(min=0), default=14, show_default=True, help="Days.")
+@click.option("--workspace", "others", multiple=True, type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="A further folder with a dvc.lock whose outs stay; may be given several times.")  # fmt: skip
+@click.option("--dvc-cache", is_flag=True, help="Also objects of the DVC cache that no lock named here needs.")
+@click.option("--apply", is_flag=True, help="Remove them; without it they are only listed.")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def cleanup(days: float, others: tuple[Path, ...], dvc_cache: bool, apply: bool, as_json: bool) -> None:
+    """List old scratch, runs and cache objects that nothing names any more, or remove them."""
+    from gapbridge.cleanup import leftovers
+
+    found = leftovers(Path.cwd(), days, others, dvc_cache)
+    for one in found if apply else ():
+        one.remove()
+    if as_json:
+        listed = [{"kind": one.kind, "name": one.name, "bytes": one.size_bytes, "days": round(one.age_days, 1)}
+                  for one in found]  # fmt: skip
+        click.echo(json.dumps({"removed": apply, "leftovers": listed}))
+        return
+    for one in found:
+        click.echo(f"{one.size_bytes / 1e6:10.1f} MB  {one.age_days:6.0f} days  {one.kind:<10}  {one.name}")
+    total = sum(one.size_bytes for one in found) / 1e6
+    done = "removed" if apply else "would be removed by --apply"
+    click.echo(f"{len(found)} things, {total:.1f} MB: {done}")
 
 
 @cli.command()

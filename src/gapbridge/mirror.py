@@ -34,6 +34,7 @@ def open_store(workspace: Path) -> Iterator[tuple[Any, str]]:
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
     default = f"sqlite:///{workspace / 'mlflow.db'}"

@@ -318,6 +318,23 @@ class ReportParams(Section):
     """Name under which the model enters the MLflow registry; null registers nothing."""
 
 
+class PromoteParams(Section):
+    """The gates before a registered model becomes the champion; scores and rates are fractions of 1."""
+
+    require: Literal["not_worse", "better"]
+    """Of the average against the champion's, by its paired bootstrap interval."""
+    minimum: dict[str, Fraction]
+    """Least score by benchmark."""
+    max_drop: Fraction
+    """The most that any benchmark may lose against the champion."""
+    max_gap_over_floor: Rate
+    """The most that the held-out gap may be, over its sampling floor."""
+    yes_rate: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+    """The band for the share of yes in benchmarks of yes and no."""
+    require_clean: bool
+    """Whether the code must have been committed when the model was made."""
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -333,6 +350,7 @@ class Params(Section):
     instruct: InstructParams
     evaluate: EvaluateParams
     report: ReportParams
+    promote: PromoteParams
 
 
 def load_params(path: Path) -> Params:

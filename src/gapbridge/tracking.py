@@ -24,6 +24,8 @@ from gapbridge import artifacts
 
 FORMAT_VERSION = 1
 MIRROR_TIMEOUT_SECONDS = 60
+CODE_TAG = "code.digest"
+"""Of the stage's own code, so that a run made elsewhere can be told from one made by other code."""
 # Recorded by digest already, so that they do not make a run "dirty".
 _RECORDED = ("dvc.lock", "params.yaml", "metrics")
 
@@ -43,13 +45,21 @@ class Tracker(Protocol):
 class RunFolder:
     """A Tracker that writes files: run.json, metrics.jsonl, and last of all status.json."""
 
-    def __init__(self, workspace: Path, label: str, params: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        workspace: Path,
+        label: str,
+        params: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        code_digest: str | None = None,
+    ) -> None:
         name = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
         self.path = workspace / "runs" / label / name
         self.path.mkdir(parents=True)
         self.ended = False
         tags = {"stage": label, "gapbridge.format_version": str(FORMAT_VERSION), **git_tags(workspace)}
         tags |= {f"input.{name}": digest for name, digest in inputs.items()}
+        tags |= {CODE_TAG: code_digest} if code_digest else {}
         record = {"format_version": FORMAT_VERSION, "stage": label, "params": flatten(params), "tags": tags}
         artifacts.write_json(self.path / "run.json", record | {"started_ms": _now_ms(), "workspace": str(workspace)})
         self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
@@ -78,13 +88,18 @@ class RunFolder:
 
 @contextmanager
 def open_tracker(
-    workspace: Path, label: str, params: Mapping[str, Any], inputs: Mapping[str, str], only_news: bool = False
+    workspace: Path,
+    label: str,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    only_news: bool = False,
+    code_digest: str | None = None,
 ) -> Iterator[Tracker]:
     """A tracker for one run of the stage `label`, closed as FAILED unless `finish` was called.
 
     `only_news` is for a stage that runs every time: a run that ends with the outs of the one before is forgotten.
     """
-    run = RunFolder(workspace, label, params, inputs)
+    run = RunFolder(workspace, label, params, inputs, code_digest)
     mirror = None if only_news else start_mirror(run.path)
     try:
         yield run

@@ -30,7 +30,7 @@ def declaration(stage: str) -> dict[str, Any]:
 def test_one_word_a_stage() -> None:
     assert tuple(DECLARED) == STAGES
     assert DECLARED["embed"]["foreach"] == list(EMBED_SETS)
-    assert set(Params.model_fields) == {"seed", *STAGES}
+    assert set(Params.model_fields) == {"seed", *STAGES, "promote"}
 
 
 @pytest.mark.parametrize("stage", STAGES)

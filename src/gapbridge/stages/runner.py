@@ -85,13 +85,12 @@ def run_stage(name: str, item: str | None = None, workspace: Path | None = None)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and name not in SEVERAL_PROCESSES:
         raise InputError(f"{name} is one process; torchrun may start {', '.join(SEVERAL_PROCESSES)}")
     params = load_params(workspace / "params.yaml")
-    declared = _declaration(workspace, name, item)
+    declared = declaration(workspace, name, item)
     inputs = {dep: artifacts.dvc_digest(workspace / dep) for dep in declared.data if (workspace / dep).exists()}
-    sections = {key: getattr(params, key) for key in declared.params}
-    recorded = {key: s.model_dump() if hasattr(s, "model_dump") else s for key, s in sections.items()}
+    recorded = recorded_params(params, declared)
     label = name if item is None else f"{name}@{item}"
     target = workspace.joinpath("artifacts", name, *([item] if item else []))
-    code = {dep: _code_digest(workspace / dep) for dep in declared.code}
+    code = declared.code_digests(workspace)
     run: Callable[[StageRun], dict[str, Any]] = import_module(f"gapbridge.stages.{name}").run
     scratch_folder = _scratch_folder(label, recorded, inputs | code)
     if int(os.environ.get("RANK", "0")) > 0:
@@ -99,7 +98,7 @@ def run_stage(name: str, item: str | None = None, workspace: Path | None = None)
             return run(StageRun(name, item, params, workspace, Path(out), scratch_folder, _Silence()))
     with (
         _scratch(scratch_folder) as scratch,
-        open_tracker(workspace, label, recorded, inputs, only_news=declared.runs_always) as tracker,
+        open_tracker(workspace, label, recorded, inputs, declared.runs_always, code_digest(code)) as tracker,
     ):
         with artifacts.fresh_folder(target) as out:
             metrics = run(StageRun(name, item, params, workspace, out, scratch, tracker))
@@ -117,16 +116,33 @@ def die_with_parent() -> None:
 
 
 @dataclass(frozen=True)
-class _Declaration:
+class Declaration:
+    """What dvc.yaml says of one stage: paths relative to the workspace, and sections of the params."""
+
     data: tuple[str, ...]
     code: tuple[str, ...]
     params: tuple[str, ...]
     outs: tuple[str, ...]
     runs_always: bool
 
+    def code_digests(self, workspace: Path) -> dict[str, str]:
+        """One digest for each code dependency."""
+        return {dep: _code_digest(workspace / dep) for dep in self.code}
 
-def _declaration(workspace: Path, name: str, item: str | None) -> _Declaration:
-    """What dvc.yaml says of a stage; of its dependencies, those under src/ are its code."""
+
+def recorded_params(params: Params, declared: Declaration) -> dict[str, Any]:
+    """The sections of the params that a stage declares, as its run records them."""
+    sections = {key: getattr(params, key) for key in declared.params}
+    return {key: s.model_dump() if hasattr(s, "model_dump") else s for key, s in sections.items()}
+
+
+def code_digest(digests: Mapping[str, str]) -> str:
+    """One digest of all the code of a stage."""
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def declaration(workspace: Path, name: str, item: str | None) -> Declaration:
+    """What dvc.yaml says of a stage; of its dependencies, those under src/ are its code. Raises InputError."""
     path = workspace / "dvc.yaml"
     try:
         stage = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"][name]
@@ -136,7 +152,7 @@ def _declaration(workspace: Path, name: str, item: str | None) -> _Declaration:
     deps, outs = (tuple(path.replace("${item}", item or "") for path in stage.get(key, [])) for key in ("deps", "outs"))
     code = tuple(dep for dep in deps if dep.startswith("src/"))
     data = tuple(dep for dep in deps if dep not in code)
-    return _Declaration(data, code, tuple(stage.get("params", [])), outs, stage.get("always_changed", False))
+    return Declaration(data, code, tuple(stage.get("params", [])), outs, stage.get("always_changed", False))
 
 
 def _code_digest(path: Path) -> str:

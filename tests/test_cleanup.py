@@ -1,0 +1,127 @@
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gapbridge.artifacts import dvc_digest, write_json
+from gapbridge.cleanup import DAY_SECONDS, leftovers
+from gapbridge.cli import cli
+from gapbridge.mirror import open_store
+from gapbridge.registry import register
+from gapbridge.stages.runner import scratch_root
+
+DVC = "stages: {{made: {{cmd: 'mkdir out; echo {word} > out/file; echo {word} > single', outs: [out, single]}}}}"
+
+
+def age(path: Path, days: float = 30) -> None:
+    """Make a file or folder that old."""
+    for one in (path, *path.rglob("*")):
+        moment = one.stat().st_mtime - days * DAY_SECONDS
+        os.utime(one, (moment, moment))
+
+
+def run_folder(home: Path, name: str, status: str | None) -> Path:
+    folder = home / "runs" / "realign" / name
+    write_json(folder / "run.json", {})
+    if status:
+        write_json(folder / "status.json", {"status": status})
+    age(folder)
+    return folder
+
+
+def names(home: Path, *others: Path, days: float = 14, cache: bool = False) -> set[str]:
+    return {Path(one.name).name for one in leftovers(home, days, others, cache)}
+
+
+def dvc(folder: Path, *arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def reproduced(folder: Path, word: str) -> dict[str, Path]:
+    """Run a pipeline that writes `word`; its objects in the cache that both share."""
+    (folder / "dvc.yaml").write_text(DVC.format(word=word))
+    dvc(folder, "repro")
+    root = folder.parent / "home" / ".dvc" / "cache" / "files" / "md5"
+    digests = {name: dvc_digest(folder / name) for name in ("out", "single", "out/file")}
+    return {name: root / digest[:2] / digest[2:] for name, digest in digests.items()}
+
+
+def test_unfinished_work_goes_when_it_is_old_and_nobody_holds_it(tmp_path: Path) -> None:
+    root = scratch_root()
+    for name in ("old", "held", "new"):
+        (root / name).mkdir()
+        (root / name / "step").write_bytes(b"0" * 10)
+    age(root / "old")
+    age(root / "held")
+    with (root / "held.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (one,) = leftovers(tmp_path, 14, [], False)
+    assert (one.kind, Path(one.name).name, one.size_bytes) == ("scratch", "old", 10) and 29 < one.age_days < 31
+    one.remove()
+    assert not (root / "old").exists()
+
+
+def test_the_last_good_run_of_a_stage_and_one_that_runs_stay(tmp_path: Path) -> None:
+    for name, status in (("1", "FINISHED"), ("2", "FINISHED"), ("3", "FAILED"), ("4", None)):
+        run_folder(tmp_path, name, status)
+    assert names(tmp_path) == {"1", "3"}
+
+
+def test_runs_of_what_is_registered_stay_in_mlflow(tmp_path: Path) -> None:
+    model, card = tmp_path / "model", tmp_path / "card"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    card.write_text("")
+    (tmp_path / "params.yaml").write_text("")
+    lock = "stages: {instruct: {outs: [{path: artifacts/instruct, md5: aa}]}}"
+    (tmp_path / "dvc.lock").write_text(lock)
+    register(tmp_path, "tiny", model, card)
+    (tmp_path / "dvc.lock").write_text("stages: {}")
+    with open_store(tmp_path) as (client, experiment):
+        for name, digest in (("named", "aa"), ("other", "bb")):
+            run = client.create_run(experiment, run_name=name, tags={"output.artifacts/instruct": digest})
+            client.set_terminated(run.info.run_id, end_time=1)
+        (one,) = leftovers(tmp_path, 14, [], False)
+        assert one.name.startswith("other ")
+        one.remove()
+        assert {run.info.run_name for run in client.search_runs([experiment])} == {"register", "named"}
+
+
+def test_the_cache_keeps_what_any_lock_names(tmp_path: Path) -> None:
+    home, other = tmp_path / "home", tmp_path / "other"
+    for folder in (home, other):
+        folder.mkdir()
+        dvc(folder, "init", "--no-scm", "-q")
+    (other / ".dvc" / "config").write_text(f"[core]\n    no_scm = true\n[cache]\n    dir = {home / '.dvc' / 'cache'}\n")
+    gone = reproduced(home, "first")
+    kept = reproduced(home, "second")
+    reproduced(other, "third")
+    age(home / ".dvc" / "cache")
+    third = dvc_digest(other / "single")[2:]
+    assert names(home) == set()
+    assert names(home, other, cache=True) == {path.name for path in gone.values()}
+    assert third in names(home, cache=True)
+    for one in leftovers(home, 14, [other], True):
+        one.remove()
+    assert all(path.exists() for path in kept.values()) and not any(path.exists() for path in gone.values())
+    dvc(other, "checkout", "--force")
+
+
+def test_the_command_lists_and_only_removes_when_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("1", "2"):
+        run_folder(tmp_path, name, "FINISHED")
+    listed = CliRunner().invoke(cli, ["cleanup"], catch_exceptions=False).output
+    assert "1 things" in listed and "would be removed" in listed
+    assert (tmp_path / "runs/realign/1").exists()
+    said = CliRunner().invoke(cli, ["cleanup", "--apply", "--json"], catch_exceptions=False).output
+    assert json.loads(said)["removed"] is True
+    assert not (tmp_path / "runs/realign/1").exists() and (tmp_path / "runs/realign/2").exists()
