@@ -128,6 +128,34 @@ def describe(images: tuple[Path, ...], model: Path | None) -> None:
 
 
 @cli.command()
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The JSON Lines file; gone on with.")
+@click.option("--question", default="describe the picture", show_default=True, help="For lines without one.")
+@click.option("--images", type=click.Path(path_type=Path), help="Where a list's pictures are; default beside it.")
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Pictures at once.")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=64, show_default=True, help="Of an answer.")
+@_model_option
+def predict(
+    source: Path, out: Path, question: str, images: Path | None, batch_size: int, max_new_tokens: int,
+    model: Path | None,
+) -> None:  # fmt: skip
+    """Answer about each picture of INPUT, a folder or JSON Lines of {"id"?, "image", "question"?}.
+
+    One line an answer is appended to OUT, in the order of INPUT. A picture that cannot be read becomes a line with
+    an `error`. The same command goes on where a stopped one ended; exit status 1 only if nothing could be answered.
+    """
+    model = model or _trained_model()
+    from gapbridge.evaluate.answer_file import Settings
+    from gapbridge.evaluate.answer_file import predict as answer_all
+
+    tally = answer_all(model, source, out, question, Settings(batch_size, max_new_tokens), images)
+    if not tally.answered:
+        raise InputError(f"{source}: nothing could be answered, {tally.failed} errors; the first: {tally.first_error}")
+    before = f", {tally.kept} of them before" if tally.kept else ""
+    click.echo(f"{out}: {tally.answered} answers, {tally.failed} errors{before}")
+
+
+@cli.command()
 def summary() -> None:
     """Print the scores and where everything lies."""
     from gapbridge.report.summary import table
