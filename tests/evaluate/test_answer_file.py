@@ -25,6 +25,14 @@ from .tiny import save_model
 SETTINGS = Settings(batch_size=4, max_new_tokens=6)
 
 
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that answers differently about different pictures."""
+    folder = tmp_path_factory.mktemp("seeing")
+    save_model(folder, seeing=True)
+    return folder
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Ten pictures at two depths, and three files that are none."""
