@@ -156,6 +156,22 @@ def predict(
 
 
 @cli.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--card", type=click.Path(path_type=Path), help="Its card; default artifacts/report/model_card.md.")
+@_model_option
+def export(folder: Path, card: Path | None, model: Path | None) -> None:
+    """Write model and card to DIR, new or empty, and check that the copy answers as the original does."""
+    model = model or _trained_model()
+    from gapbridge.export import export as write
+
+    report = Path("artifacts/report")
+    done = write(model, card or report / "model_card.md", folder, report)
+    click.echo(
+        f"{folder}: {done.files} files, {done.size_bytes / 1e6:.1f} MB; {done.questions} probe questions answered alike"
+    )
+
+
+@cli.command()
 def summary() -> None:
     """Print the scores and where everything lies."""
     from gapbridge.report.summary import table
