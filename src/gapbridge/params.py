@@ -33,6 +33,21 @@ Template = Annotated[str, AfterValidator(_template)]
 Worded = Annotated[str, AfterValidator(_worded)]
 
 
+BENCHMARK_FORMATS = (
+    "mme",
+    "mmstar",
+    "scienceqa",
+    "realworldqa",
+    "mmmu",
+    "mmmu_pro",
+    "visulogic",
+    "logicvista",
+    "crpe",
+    "pope_official",
+    "hallusionbench",
+)
+"""The published benchmarks (`evaluate/benchmarks.py`): each is read in its own layout."""
+
 Format = Literal[
     "world",
     "jsonl",
@@ -47,6 +62,7 @@ Format = Literal[
     "internvl",
     "unpaired",
     "pope",
+    *BENCHMARK_FORMATS,
 ]
 """How a source's rows are written (docs/data.md); `world` draws them."""
 

@@ -1,11 +1,12 @@
 """From a user's files to checked records: read, refuse second uses of an id, look into every picture once."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tqdm import tqdm
@@ -33,6 +34,7 @@ from gapbridge.errors import InputError
 
 _TEXTS = frozenset({"text", "language"})
 _ALL = frozenset({"text", "language", "image", "pair"})
+_QUESTIONS = frozenset({"question"})
 READERS: dict[str, tuple[Reader, frozenset[str]]] = {
     "jsonl": (jsonl.read, _ALL),
     "csv": (table.read, _ALL),
@@ -45,7 +47,7 @@ READERS: dict[str, tuple[Reader, frozenset[str]]] = {
     "llava": (llava.read, _ALL | {"dialogue"}),
     "internvl": (internvl.read, _ALL | {"dialogue"}),
     "unpaired": (unpaired.read, frozenset({"text", "language", "image"})),
-    "pope": (pope.read, frozenset({"question"})),
+    "pope": (pope.read, _QUESTIONS),
 }
 """Each format's reader and the kinds of record that it gives."""
 
@@ -53,16 +55,22 @@ _BATCH_ROWS = 256
 
 
 def gather(
-    origin: Origin, file_format: str, kind: str, max_pixels: int, threads: int = 2
+    origin: Origin,
+    file_format: str,
+    kind: str,
+    max_pixels: int,
+    threads: int = 2,
+    benchmarks: Mapping[str, Reader] = MappingProxyType({}),
 ) -> Iterator[dict[str, Any] | BadRow]:
     """Good records and bad rows of one source, in the order of the source.
 
-    `max_pixels` bounds width × height of a picture. Raises InputError when the source as a whole cannot be read or
-    the format does not give records of `kind`.
+    `benchmarks` are further formats, which give questions. `max_pixels` bounds width × height of a picture. Raises
+    InputError when the source as a whole cannot be read or the format does not give records of `kind`.
     """
-    reader, kinds = READERS[file_format]
+    readers = READERS | {name: (reader, _QUESTIONS) for name, reader in benchmarks.items()}
+    reader, kinds = readers[file_format]
     if kind not in kinds:
-        fitting = " or ".join(sorted(name for name, (_, gives) in READERS.items() if kind in gives))
+        fitting = " or ".join(sorted(name for name, (_, gives) in readers.items() if kind in gives))
         raise InputError(f"sources.{origin.set_name}.format: {file_format} gives no {kind} records; use {fitting}")
     drafts = _first_uses(origin, reader(origin, kind))
     if kind in PICTURED:

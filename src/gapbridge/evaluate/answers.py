@@ -2,7 +2,8 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from string import ascii_uppercase
 
 _WORD = re.compile(r"\w+")
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -13,6 +14,21 @@ _NUMBERS = {
     )
 }
 _NEGATIONS = frozenset({"no", "not"})
+
+# A letter of an option: no Latin letter, digit or apostrophe beside it (there are no spaces in Chinese).
+_BEFORE, _BEHIND = r"(?<![A-Za-z0-9À-ɏ'’])", r"(?![A-Za-z0-9À-ɏ'’])"
+_LETTER = re.compile(rf"{_BEFORE}([A-Z]){_BEHIND}")
+_WHOLE = re.compile(r"[\W_]*([A-Za-z])[\W_]*")
+_LISTED = re.compile(rf"(?:^\W*|\n\W*|\()([A-Za-z])[).:]|{_BEFORE}([A-Z])[):](?!\w)|\\boxed\{{\W*([A-Za-z])\W*\}}")
+_SAID = re.compile(
+    rf"(answer|option|choice)(?:\s+is)?[\s:=*_\"'(\[]*{_BEFORE}([A-Za-z]){_BEHIND}"
+    rf"((?:[\s)\]*_,/&]*(?:\b(?:and|or)\b)?[\s(\[*_]*{_BEFORE}[A-Z]{_BEHIND})*)",
+    re.IGNORECASE,
+)
+_LOWER_WORD = re.compile(r"\s+([a-zà-ɏ]\w*)")
+# What follows the letter of an option, but not an article.
+_NO_NOUNS = frozenset({"is", "are", "was", "and", "or", "but", "because", "since", "as", "seems", "looks", "would"})
+_NEGATED = re.compile(r"(\bnot|n['’]t|\bnever|\bneither|\bnor|\bexcept)\W+(?:\w+\W+)?$", re.IGNORECASE)
 
 Words = tuple[str, ...]
 
@@ -48,6 +64,89 @@ def yes_or_no(raw: str) -> str | None:
         if word == "yes" or word in _NEGATIONS:
             return "yes" if word == "yes" else "no"
     return None
+
+
+def option_letter(raw: str, choices: Sequence[str]) -> str | None:
+    """The letter (A, B, …) of the one option that `raw` names, by letter or by text; None for none, or several.
+
+    `choices` are the texts of the options, A first. Tried in this order: the whole generation is a letter or an
+    option's text; "answer … B", the last one; "B." or "(B)" as options are listed; "option B"; one capital letter on
+    its own that is no article and not negated; the text of one option. What contradicts itself is not decided.
+    """
+    said = unicodedata.normalize("NFKC", raw).strip()
+    letters = ascii_uppercase[: len(choices)]
+    whole = _WHOLE.fullmatch(said)
+    if whole is not None and whole.group(1).upper() in letters:
+        return whole.group(1).upper()
+    if len(exact := [place for place, choice in enumerate(choices) if _plain(choice) == _plain(said)]) == 1:
+        return letters[exact[0]]
+    for named in (_concluded(said, letters), _listed(said, letters), _named_options(said, letters)):
+        if named:
+            return named.pop() if len(named) == 1 else None
+    named = _free_letters(said, choices, letters)
+    if not named:
+        return _by_text(said, choices, letters)
+    return named.pop() if len(named) == 1 else None
+
+
+def _concluded(said: str, letters: str) -> set[str]:
+    """The letters of the last "answer is B"."""
+    found = [_said_letters(match, letters) for match in _SAID.finditer(said) if match.group(1).lower() == "answer"]
+    return next((named for named in reversed(found) if named), set())
+
+
+def _named_options(said: str, letters: str) -> set[str]:
+    """The letters of every "option B"."""
+    return {letter for match in _SAID.finditer(said) for letter in _said_letters(match, letters)}
+
+
+def _said_letters(match: re.Match[str], letters: str) -> set[str]:
+    first = match.group(2)
+    if first.upper() in "AI" and _is_a_word(match.string, match.start(2), match.end(2)):
+        return set()
+    more = _LETTER.findall(match.group(3))
+    return {letter for letter in (first.upper(), *more) if letter in letters}
+
+
+def _listed(said: str, letters: str) -> set[str]:
+    """The letters of every "B." at the start of a line, "(B)", "B:" and `\\boxed{B}`."""
+    found = {(one or other or boxed).upper() for one, other, boxed in _LISTED.findall(said)}
+    return found & set(letters)
+
+
+def _free_letters(said: str, choices: Sequence[str], letters: str) -> set[str]:
+    """Capital letters on their own outside the options' own texts; none where one is negated."""
+    for choice in sorted(choices, key=len, reverse=True):
+        if len(choice.split()) > 1:
+            said = re.sub(re.escape(choice.strip()), " ", said, flags=re.IGNORECASE)
+    found = [
+        match
+        for match in _LETTER.finditer(said)
+        if match.group(1) in letters and not (match.group(1) in "AI" and _is_a_word(said, match.start(), match.end()))
+    ]
+    if any(_NEGATED.search(said[: match.start()]) for match in found):
+        return set()
+    return {match.group(1) for match in found}
+
+
+def _is_a_word(said: str, start: int, end: int) -> bool:
+    """Whether the letter there is the article or the pronoun of a sentence: a word that is no verb stands behind it."""
+    behind = _LOWER_WORD.match(said, end)
+    is_lower = said[start].islower()
+    return behind is not None and (is_lower or behind.group(1) not in _NO_NOUNS)
+
+
+def _by_text(said: str, choices: Sequence[str], letters: str) -> str | None:
+    by_words: dict[Words, set[str]] = {}
+    for letter, choice in zip(letters, choices, strict=False):
+        by_words.setdefault(words(choice), set()).add(letter)
+    known = frozenset(choice for choice, named in by_words.items() if choice and len(named) == 1)
+    found = find_choice(said, known)
+    return None if found is None else next(iter(by_words[tuple(found.split())]))
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _spans(said: Words, known: frozenset[Words]) -> list[tuple[int, int, Words]]:

@@ -31,7 +31,7 @@ def benchmark_figures(rules: Rules, seeing: Sequence[Graded], blind: Sequence[Gr
         "protocol": rules.id,
         "measure": rules.measure,
         **_pair(seen, seen_blind),
-        "majority": rules.majority([one.item.answer for one in seen]),
+        "majority": rules.majority([one.item for one in seen]),
         "interval": bootstrap_interval(seen, seed),
         "unparsed": sum(one.parsed is None for one in seen),
         **rules.extras(seen),

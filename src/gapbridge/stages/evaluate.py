@@ -1,5 +1,6 @@
 """evaluate: every benchmark question answered with the picture and without, parsed, scored, and kept."""
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -58,6 +59,7 @@ def benchmark_items(manifest: DataFrame) -> list[Item]:
             row["answer"],
             row["subset"],
             row["novel"],
+            json.loads(row["detail"] or "{}"),
         )
         for row in manifest.iter_rows(named=True)
     ]
@@ -71,7 +73,7 @@ def _one_row_a_picture(digests: Iterable[str], rows: Iterable[int]) -> list[int]
 
 def _score(stage: StageRun, items: Sequence[Item], seeing: Sequence[str], blind: Sequence[str]) -> dict[str, Any]:
     names = sorted({item.benchmark for item in items})
-    rules = {name: rules_for(name, [item.answer for item in items if item.benchmark == name]) for name in names}
+    rules = {name: rules_for(name, [item for item in items if item.benchmark == name]) for name in names}
     graded = _grade_all(rules, items, seeing)
     graded_blind = _grade_all(rules, items, blind)
     write_predictions(stage.out / SEEING, graded, rules)

@@ -16,6 +16,7 @@ from gapbridge.corpus.origin import Origin
 from gapbridge.corpus.records import SETS
 from gapbridge.corpus.sniff import sniff
 from gapbridge.errors import InputError
+from gapbridge.evaluate.benchmarks import BENCHMARKS
 from gapbridge.params import Source
 from gapbridge.stages.runner import StageRun
 from gapbridge.world.write import write as write_world
@@ -93,7 +94,8 @@ def _rows(stage: StageRun, name: str, kind: str, source: Source) -> Iterator[dic
     if file_format is None:
         file_format = sniff(origin)
         logger.info("%s: %s looks like %s", name, source.path, file_format)
-    return gather(origin, file_format, kind, stage.params.ingest.max_image_pixels)
+    readers = {benchmark.name: benchmark.read for benchmark in BENCHMARKS.values()}
+    return gather(origin, file_format, kind, stage.params.ingest.max_image_pixels, benchmarks=readers)
 
 
 def _stop_if_too_bad(stage: StageRun, name: str, good: int, bad: list[BadRow]) -> None:
