@@ -82,13 +82,28 @@ cli.add_command(_passed_on("drift", "Say whether an alignment still fits new vec
 
 @cli.command()
 @click.argument("name")
+@click.option("--show", is_flag=True, help="Print the whole params instead; nothing is written.")
+@click.option("--diff", is_flag=True, help="Print what writing would change in the present params.yaml instead.")
 @click.option("--force", is_flag=True, help="Overwrite edits made to params.yaml by hand.")
-def profile(name: str, force: bool) -> None:
+def profile(name: str, show: bool, diff: bool, force: bool) -> None:
     """Write params.yaml from profiles/NAME.yaml."""
-    from gapbridge.profiles import apply_profile
+    from gapbridge import profiles
 
-    apply_profile(Path.cwd(), name, force=force)
-    click.echo(f"params.yaml: profile {name}")
+    if show:
+        click.echo(profiles.profile_text(Path.cwd(), name), nl=False)
+    if diff:
+        for key, there, value in profiles.differences(Path.cwd(), name):
+            click.echo(f"{key}: {_yaml(there)} -> {_yaml(value)}")
+    if not show and not diff:
+        profiles.apply_profile(Path.cwd(), name, force=force)
+        click.echo(f"params.yaml: profile {name}")
+
+
+def _yaml(value: Any) -> str:
+    """One line."""
+    import yaml
+
+    return yaml.safe_dump(value, default_flow_style=True, width=10**9).removesuffix("...\n").strip()
 
 
 def _trained_model() -> Path:
