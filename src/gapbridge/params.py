@@ -298,11 +298,16 @@ class InstructParams(Section):
 
 
 class EvaluateParams(Section):
-    """How answers are asked for."""
+    """Who is asked, and how."""
 
+    model: str | None
+    """None asks the model of `instruct`; else another image-text-to-text model as a reference: a folder or hub id."""
+    revision: str | None
+    """The hub's commit of that model."""
     threads: Positive
     batch_size: Positive
     max_new_tokens: Positive
+    """Of an answer, where its benchmark's protocol says nothing else."""
 
 
 class ReportParams(Section):
