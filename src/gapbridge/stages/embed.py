@@ -1,7 +1,7 @@
 """embed: the unit vectors of one set; texts, pictures or both, as the set's records have them.
 
 Reads artifacts/ingest/<set> and artifacts/encoder; writes one shard folder for each modality (`texts/`, `images/`),
-its rows in the manifest's order.
+its rows in the manifest's order. Several processes under torchrun share the work, and the first one writes.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ from gapbridge.corpus.manifest import read_manifest
 from gapbridge.corpus.pictures import Pictures
 from gapbridge.embeddings.encode import Encoding, Records, embed_images, embed_texts
 from gapbridge.embeddings.encoders import Encoder, best_device, load_encoder
+from gapbridge.embeddings.ranks import Ranks, joined
 from gapbridge.stages.runner import StageRun, cache_root
 
 TEXT_COLUMNS = {"texts": "text", "probe": "text", "instruct": "context"}
@@ -21,11 +22,16 @@ PICTURED_SETS = ("images", "instruct", "benchmark", "probe")
 
 def run(stage: StageRun) -> dict[str, Any]:
     """Embed the set `stage.item`; the figures count rows, distinct contents and truncated texts."""
+    with joined() as ranks:
+        return _embed(stage, ranks)
+
+
+def _embed(stage: StageRun, ranks: Ranks) -> dict[str, Any]:
     folder = stage.artifact("ingest", stage.item)
     manifest = read_manifest(folder)
     settings = stage.params.embed
     encoder = load_encoder(stage.artifact("encoder"), device=best_device(), threads=settings.threads)
-    encoding = Encoding(cache_root(), settings.batch_size, settings.shard_rows)
+    encoding = Encoding(cache_root(), settings.batch_size, settings.shard_rows, ranks)
     figures: dict[str, Any] = {"fingerprint": encoder.fingerprint, "width": encoder.width, "rows": manifest.height}
     if stage.item in PICTURED_SETS:
         pictures = Pictures(folder, stage.workspace / stage.params.sources.root)
