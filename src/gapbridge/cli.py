@@ -186,6 +186,18 @@ def export(folder: Path, card: Path | None, model: Path | None) -> None:
     )
 
 
+@cli.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def list_(as_json: bool) -> None:
+    """Name what is supported: readers, encoders, language models, aligners, benchmarks, profiles."""
+    import json
+
+    from gapbridge.listing import listing, listing_text
+
+    found = listing(Path.cwd())
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else listing_text(found))
+
+
 @cli.command()
 def summary() -> None:
     """Print the scores and where everything lies."""

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from gapbridge import artifacts
 from gapbridge.errors import ArtifactError, InputError
+from gapbridge.evaluate.generation import Request
 from gapbridge.evaluate.predict import DESCRIBE, Predictor, open_picture
 from gapbridge.report.gallery import INDEX, read_gallery
 
@@ -135,7 +136,7 @@ def _probes(report: Path) -> list[_Probe]:
 
 def _answers(model: Path, probes: Sequence[_Probe]) -> list[tuple[str, str]]:
     """Each question with the raw answer. One model is in memory at a time."""
-    predictor = Predictor.load(model, batch_size=len(probes), max_new_tokens=_MAX_NEW_TOKENS)
+    predictor = Predictor.load(model, batch_size=len(probes))
     questions = [probe.question for probe in probes]
     vision = predictor.model.config.vision_config
     if vision.architecture is None:  # it reads vectors alone
@@ -143,7 +144,8 @@ def _answers(model: Path, probes: Sequence[_Probe]) -> list[tuple[str, str]]:
         visuals = predictor.embedded((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32))
     else:
         visuals = predictor.pictured([probe.picture for probe in probes])
-    answers = predictor.answers(questions, range(len(probes)), visuals, label=f"ask {model.name}")
+    requests = [Request("the question", text, place, _MAX_NEW_TOKENS) for place, text in enumerate(questions)]
+    answers = predictor.answers(requests, visuals, label=f"ask {model.name}")
     del predictor, visuals
     gc.collect()
     if torch.cuda.is_available():

@@ -18,6 +18,7 @@ from gapbridge.cli import cli
 from gapbridge.errors import InputError
 from gapbridge.evaluate import answer_file
 from gapbridge.evaluate.answer_file import Settings, Tally, predict
+from gapbridge.evaluate.generation import Request
 from gapbridge.evaluate.predict import Predictor, ask
 
 from .tiny import save_model
@@ -72,9 +73,11 @@ def test_a_folder_is_answered_in_order_and_what_is_no_picture_says_why(
     assert tally == Tally(answered=10, failed=3, kept=0, first_error=errors["4b.png"])
     answers = {line["id"]: line["answer"] for line in lines if "answer" in line}
     assert len(set(answers.values())) > 1
-    predictor = Predictor.load(model_folder, max_new_tokens=SETTINGS.max_new_tokens)
+    predictor = Predictor.load(model_folder)
     picture = Image.open(photos / "deep/3.png")
-    alone = predictor.answers(["what color is the circle"], [0], predictor.pictured([picture]), label=None)
+    alone = predictor.answers(
+        [Request("it", "what color is the circle", 0, SETTINGS.max_new_tokens)], predictor.pictured([picture]), None
+    )
     assert answers["deep/3.png"] == alone[0]
 
 

@@ -21,6 +21,7 @@ from gapbridge.corpus import folder, jsonl
 from gapbridge.corpus.manifest import BadRow
 from gapbridge.corpus.origin import BadFieldError, Origin, identified, optional_words, words
 from gapbridge.errors import InputError
+from gapbridge.evaluate.generation import Request
 from gapbridge.evaluate.predict import Predictor, open_picture
 
 _DECODERS = 4
@@ -72,7 +73,7 @@ def predict(
         _demand_same_run(out, lines, asked, signature)
         kept, failures = len(lines), [line["error"] for line in lines if "error" in line]
         if kept < len(asked):
-            predictor = Predictor.load(model, settings.batch_size, settings.max_new_tokens)
+            predictor = Predictor.load(model, settings.batch_size)
             if predictor.model.config.vision_config.architecture is None:
                 raise InputError(
                     f"{model}: has no image tower and reads vectors alone; give a model that sees pictures"
@@ -204,7 +205,7 @@ def _answers(
             pictures = [_refused(predictor, one) or picture for one, picture in zip(batch, found, strict=True)]
             readable = [one for one, picture in zip(batch, pictures, strict=True) if isinstance(picture, Image.Image)]
             shown = [picture for picture in pictures if isinstance(picture, Image.Image)]
-            raws = iter(_ask(predictor, readable, shown))
+            raws = iter(_ask(predictor, readable, shown, signature["max_new_tokens"]))
             said = [{"error": one} if isinstance(one, str) else {"answer": next(raws)} for one in pictures]
             lines = [_line(one, words, signature) for one, words in zip(batch, said, strict=True)]
             handle.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
@@ -232,8 +233,8 @@ def _refused(predictor: Predictor, one: Asked) -> str | None:
     return None
 
 
-def _ask(predictor: Predictor, asked: Sequence[Asked], pictures: Sequence[Image.Image]) -> list[str]:
-    if not asked:
-        return []
-    questions = [one.question for one in asked]
-    return predictor.answers(questions, range(len(asked)), predictor.pictured(pictures), label=None)
+def _ask(
+    predictor: Predictor, asked: Sequence[Asked], pictures: Sequence[Image.Image], max_new_tokens: int
+) -> list[str]:
+    requests = [Request(one.id, one.question, place, max_new_tokens) for place, one in enumerate(asked)]
+    return predictor.answers(requests, predictor.pictured(pictures), label=None) if requests else []
