@@ -3,7 +3,7 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datasets
@@ -120,3 +120,16 @@ def test_rows_become_questions_bad_rows_or_are_left_out(table: Path, caplog: pyt
 def test_a_benchmark_gives_questions_alone(table: Path) -> None:
     with pytest.raises(InputError, match="mine gives no text records"):
         list(gather(Origin("texts", table, "mine"), "mine", "text", 1000, benchmarks={"mine": read}))
+
+
+def test_a_published_name_is_kept_for_its_own_format(
+    tmp_path: Path, save_picture: Callable[..., Path], save_lines: Callable[..., None]
+) -> None:
+    save_picture("1.png")
+    line = {"question_id": 1, "image": "1.png", "text": "What?", "label": "x", "benchmark": "mine"}
+    save_lines("p.jsonl", [line, {**line, "question_id": 2, "benchmark": "other"}])
+    origin = Origin("benchmark", tmp_path, "p.jsonl", ".")
+    bad, good = gather(origin, "pope", "question", 1000, benchmarks={"mine": read})
+    assert isinstance(bad, BadRow) and isinstance(good, dict)
+    assert (bad.id, good["id"]) == ("1", "2")
+    assert "mine is a published benchmark; read its own files with `format: mine`" in bad.reason

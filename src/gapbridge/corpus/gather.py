@@ -1,7 +1,7 @@
 """From a user's files to checked records: read, refuse second uses of an id, look into every picture once."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import islice
@@ -72,7 +72,7 @@ def gather(
     if kind not in kinds:
         fitting = " or ".join(sorted(name for name, (_, gives) in readers.items() if kind in gives))
         raise InputError(f"sources.{origin.set_name}.format: {file_format} gives no {kind} records; use {fitting}")
-    drafts = _first_uses(origin, reader(origin, kind))
+    drafts = _first_uses(origin, _own_names(origin, reader(origin, kind), benchmarks.keys() - {file_format}))
     if kind in PICTURED:
         drafts = _with_pictures(origin, drafts, max_pixels, threads)
     for row in tqdm(drafts, desc=f"ingest {origin.set_name}", unit=" rows", mininterval=1):
@@ -105,6 +105,17 @@ def _first_uses(origin: Origin, rows: Iterable[Draft | BadRow]) -> Iterator[Draf
                 continue
             seen.add(name)
         yield row
+
+
+def _own_names(origin: Origin, rows: Iterable[Draft | BadRow], taken: Set[str]) -> Iterator[Draft | BadRow]:
+    """The rows; a question that calls itself one of a published benchmark that it was not read as is a bad one."""
+    for row in rows:
+        name = row.record.get("benchmark") if isinstance(row, Draft) else None
+        if isinstance(row, Draft) and name in taken:
+            reason = f"{name} is a published benchmark; read its own files with `format: {name}`, or use another name"
+            yield BadRow(origin.path, row.place, row.record["id"], reason)
+        else:
+            yield row
 
 
 def _with_pictures(

@@ -1,5 +1,6 @@
 """Raw generations to answers: what case, punctuation, articles and the words around an answer must not decide."""
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -25,12 +26,24 @@ _SAID = re.compile(
     rf"((?:[\s)\]*_,/&]*(?:\b(?:and|or)\b)?[\s(\[*_]*{_BEFORE}[A-Z]{_BEHIND})*)",
     re.IGNORECASE,
 )
+# Mathematics around a letter: \( B \), $B$, \text{B}.
+_SHOWN_AS = re.compile(r"\\[()\[\]]|\$|\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}")
 _LOWER_WORD = re.compile(r"\s+([a-zà-ɏ]\w*)")
 # What follows the letter of an option, but not an article.
 _NO_NOUNS = frozenset({"is", "are", "was", "and", "or", "but", "because", "since", "as", "seems", "looks", "would"})
 _NEGATED = re.compile(r"(\bnot|n['’]t|\bnever|\bneither|\bnor|\bexcept)\W+(?:\w+\W+)?$", re.IGNORECASE)
 
+_BOX = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
+_LATEX = re.compile(r"\\[A-Za-z]+")
+_LETTER_LIST = re.compile(
+    r"(?:^|\b(?:answers?|options?|choices?)(?:\s+(?:is|are))?[\s:*]+)"
+    r"((?:\(?[A-Z]\)?)(?:(?:\s*[,&/]\s*|\s*,?\s*and\s+)\(?[A-Z]\)?)*)[\W_]*$"
+)
+_END_MARKS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
+_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+)(?:e[+-]?\d+)?")
+
 Words = tuple[str, ...]
+Short = str | float
 
 
 def words(text: str) -> Words:
@@ -66,6 +79,20 @@ def yes_or_no(raw: str) -> str | None:
     return None
 
 
+def opening_yes_or_no(raw: str) -> str | None:
+    """`yes` or `no` where it stands within the first four characters, as MME has it."""
+    opening = raw.strip().casefold()[:4]
+    return next((word for word in ("yes", "no") if word in opening), None)
+
+
+def no_before_yes(raw: str) -> str | None:
+    """`no` where the first sentence holds `no` or `not`, else `yes` where it holds that, as POPE has it."""
+    said = set(words(raw.split(".", maxsplit=1)[0]))
+    if said & _NEGATIONS:
+        return "no"
+    return "yes" if "yes" in said else None
+
+
 def option_letter(raw: str, choices: Sequence[str]) -> str | None:
     """The letter (A, B, …) of the one option that `raw` names, by letter or by text; None for none, or several.
 
@@ -73,7 +100,7 @@ def option_letter(raw: str, choices: Sequence[str]) -> str | None:
     option's text; "answer … B", the last one; "B." or "(B)" as options are listed; "option B"; one capital letter on
     its own that is no article and not negated; the text of one option. What contradicts itself is not decided.
     """
-    said = unicodedata.normalize("NFKC", raw).strip()
+    said = _SHOWN_AS.sub(r"\1", unicodedata.normalize("NFKC", raw)).strip()
     letters = ascii_uppercase[: len(choices)]
     whole = _WHOLE.fullmatch(said)
     if whole is not None and whole.group(1).upper() in letters:
@@ -89,9 +116,56 @@ def option_letter(raw: str, choices: Sequence[str]) -> str | None:
     return named.pop() if len(named) == 1 else None
 
 
+def boxed_letter(raw: str, options: int) -> str | None:
+    """The letter in the last `\\boxed{}`; None where that holds something else."""
+    boxes = _BOX.findall(raw)
+    letter = "".join(re.findall("[A-Za-z]", _LATEX.sub("", boxes[-1]))).upper() if boxes else ""
+    return letter if len(letter) == 1 and letter in ascii_uppercase[:options] else None
+
+
+def listed_letters(raw: str, options: int) -> str | None:
+    """All letters of a list that ends the generation ("The answers are A and C."), sorted; None where none does."""
+    found = _LETTER_LIST.search(raw.strip())
+    letters = "".join(sorted(set(re.findall(r"\b[A-Z]\b", found.group(1))))) if found else ""
+    return letters if letters and set(letters) <= set(ascii_uppercase[:options]) else None
+
+
+def short_answers(raw: str) -> list[Short]:
+    """What a generation may mean as a short answer, as MMMU has it: the ends of its lines, and the numbers in them.
+
+    Of every line the shortest end counts that follows a word such as `is`, in the last line also `=`; the whole
+    generation where no line has one.
+    """
+    said = raw.strip().strip(".").lower()
+    lines = said.split("\n")
+    ends = []
+    for place, line in enumerate(lines):
+        marks = (*_END_MARKS, "=") if place == len(lines) - 1 else _END_MARKS
+        tails = [tail for mark in marks if mark in line and (tail := line.rsplit(mark, 1)[1].strip())]
+        ends += [tail for tail in sorted(tails, key=len)[:1] if len(tail) > 1 or tail.isalnum()]
+    ends = ends or [said]
+    numbers = [number for end in ends for number in _NUMBER.findall(end)]
+    return list(dict.fromkeys(form for text in (*ends, *numbers) for form in short_forms(text)))
+
+
+def short_forms(answer: str) -> list[Short]:
+    """How a short answer is compared: numbers to two places, single letters with a space before or behind."""
+    text = answer.strip()
+    try:
+        number = float(text.replace(",", ""))
+    except ValueError:
+        text = text.lower()
+        return [f" {text}", f"{text} "] if len(text) == 1 else [text] if text else []
+    return [round(number, 2)] if math.isfinite(number) else [text.lower()]
+
+
 def _concluded(said: str, letters: str) -> set[str]:
-    """The letters of the last "answer is B"."""
-    found = [_said_letters(match, letters) for match in _SAID.finditer(said) if match.group(1).lower() == "answer"]
+    """The letters of the last "answer is B" or "correct option is B"."""
+    found = [
+        _said_letters(match, letters)
+        for match in _SAID.finditer(said)
+        if match.group(1).lower() == "answer" or said[: match.start()].lower().endswith("correct ")
+    ]
     return next((named for named in reversed(found) if named), set())
 
 

@@ -2,6 +2,19 @@
 
 from collections.abc import Sequence
 
+from gapbridge.evaluate import (
+    crpe,
+    hallusionbench,
+    logicvista,
+    mme,
+    mmmu,
+    mmmu_pro,
+    mmstar,
+    pope_official,
+    realworldqa,
+    scienceqa,
+    visulogic,
+)
 from gapbridge.evaluate.accuracy import NormalisedMatch
 from gapbridge.evaluate.answers import yes_or_no
 from gapbridge.evaluate.caption_f1 import BoundAttributesF1
@@ -10,7 +23,19 @@ from gapbridge.evaluate.yes_no import YesNo
 
 CAPTIONS = "caption_f1"
 
-_PUBLISHED: tuple[Benchmark, ...] = ()
+_PUBLISHED = (
+    mme.BENCHMARK,
+    mmstar.BENCHMARK,
+    scienceqa.BENCHMARK,
+    realworldqa.BENCHMARK,
+    mmmu.BENCHMARK,
+    mmmu_pro.BENCHMARK,
+    visulogic.BENCHMARK,
+    logicvista.BENCHMARK,
+    crpe.BENCHMARK,
+    pope_official.BENCHMARK,
+    hallusionbench.BENCHMARK,
+)
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _PUBLISHED}
 """The published benchmarks by name; `params.BENCHMARK_FORMATS` has the same names (a test compares them)."""
 

@@ -134,8 +134,13 @@ def _open(folder: Path, name: str) -> tuple[Any, Any]:
             )
         # Half precision is slow on a CPU.
         dtype = "auto" if torch.cuda.is_available() else torch.float32
-        model = AutoModelForImageTextToText.from_pretrained(
-            folder, trust_remote_code=False, use_safetensors=True, local_files_only=True, dtype=dtype
+        model, told = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+            dtype=dtype,
+            output_loading_info=True,
         )
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -143,6 +148,8 @@ def _open(folder: Path, name: str) -> tuple[Any, Any]:
             f"{_KEY} {name}: does not open as an image-text-to-text model ({_one_line(error)}); it needs config.json,"
             " safetensors and a processor"
         ) from error
+    if missing := sorted(told["missing_keys"]):
+        raise InputError(f"{_KEY} {name}: {len(missing)} of its weights are missing ({missing[0]}, …); copy it again")
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or not (getattr(processor, "chat_template", None) or tokenizer.chat_template):
         raise InputError(f"{_KEY} {name}: its processor has no chat template; name the instruct version of the model")
