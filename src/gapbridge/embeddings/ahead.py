@@ -1,7 +1,7 @@
 """Work done by threads a little ahead of who needs it: pictures are decoded while the encoder is busy."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -9,7 +9,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int, most: int) -> Iterator[Result]:
+def ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int, most: int
+) -> Generator[Result, None, None]:
     """`function` of each item, in their order, at most `most` results ahead of the last one taken.
 
     An error of `function` is raised where its result would have come; what was not begun by then is dropped.

@@ -7,7 +7,8 @@ Shapes: `n` records, `d` width, `b` rows of one batch.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -68,7 +69,7 @@ class _Contents:
 
     kind: str
     distinct: Sequence[str]
-    read: Callable[[Iterable[int]], Iterator[Any]]
+    read: Callable[[Iterable[int]], Generator[Any, None, None]]
     """What the encoder takes of the contents at those places, in their order."""
     encode: Callable[[list[Any]], np.ndarray]
     lengths: np.ndarray
@@ -106,7 +107,7 @@ def embed_images(
     def pixels(place: int) -> Any:
         return encoder.pixels(load(first_record[digests[place]]))
 
-    def read(places: Iterable[int]) -> Iterator[Any]:
+    def read(places: Iterable[int]) -> Generator[Any, None, None]:
         return ahead(pixels, places, _decoding_threads(), 2 * encoding.batch_size)
 
     contents = _Contents("image", digests, read, encoder.encode_pixels, np.zeros(len(digests), int))
@@ -142,11 +143,11 @@ def _fill(cache: VectorCache, keys: np.ndarray, contents: _Contents, encoding: E
     missing = own[cache.missing(keys[own])]
     blocks = [missing[start:stop] for start, stop in _spans(len(missing), encoding.block_rows)]
     blocks = [block[np.argsort(contents.lengths[block], kind="stable")] for block in blocks]
-    ready = contents.read(int(place) for block in blocks for place in block)
-    with tqdm(
+    progress_bar = tqdm(
         total=len(own), initial=len(own) - len(missing), desc=f"embed {contents.kind}s", unit="row", mininterval=0.5,
         disable=encoding.ranks.rank > 0,
-    ) as progress:  # fmt: skip
+    )  # fmt: skip
+    with closing(contents.read(int(place) for block in blocks for place in block)) as ready, progress_bar as progress:
         for block in blocks:
             parts = []
             for first, last in _spans(len(block), encoding.batch_size):

@@ -10,7 +10,6 @@ is padded to a length that follows from itself.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -158,10 +157,10 @@ class DualEncoder:
 
 
 def best_device() -> str:
-    """The GPU where there is one; of several processes on a machine (torchrun), each takes its own."""
+    """The GPU where there is one."""
     import torch
 
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load_encoder(folder: Path, device: str = "cpu", threads: int | None = None) -> DualEncoder:

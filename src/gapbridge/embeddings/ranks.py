@@ -32,13 +32,18 @@ class Ranks:
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """The ranks that torchrun names in the environment, connected meanwhile; one alone without torchrun."""
+    """The ranks that torchrun names in the environment, connected meanwhile; one alone without torchrun.
+
+    Each takes a GPU of its own, where there are any.
+    """
     ranks = Ranks(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     if ranks.count == 1:
         yield ranks
         return
     import torch.distributed
 
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
     try:
         yield ranks
