@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from gapbridge.artifacts import dvc_digest, write_json
 from gapbridge.cleanup import DAY_SECONDS, leftovers
-from gapbridge.cli import cli
 from gapbridge.mirror import open_store
+from gapbridge.operations_cli import cleanup
 from gapbridge.registry import register
 from gapbridge.stages.runner import scratch_root
 
@@ -119,9 +119,9 @@ def test_the_command_lists_and_only_removes_when_told(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     for name in ("1", "2"):
         run_folder(tmp_path, name, "FINISHED")
-    listed = CliRunner().invoke(cli, ["cleanup"], catch_exceptions=False).output
+    listed = CliRunner().invoke(cleanup, [], catch_exceptions=False).output
     assert "1 things" in listed and "would be removed" in listed
     assert (tmp_path / "runs/realign/1").exists()
-    said = CliRunner().invoke(cli, ["cleanup", "--apply", "--json"], catch_exceptions=False).output
+    said = CliRunner().invoke(cleanup, ["--apply", "--json"], catch_exceptions=False).output
     assert json.loads(said)["removed"] is True
     assert not (tmp_path / "runs/realign/1").exists() and (tmp_path / "runs/realign/2").exists()

@@ -12,6 +12,7 @@ from gapbridge.evaluate.predictions import SEEING, read_predictions
 from gapbridge.registry import register
 from gapbridge.report import card, figures, gallery
 from gapbridge.report.facts import Recipe, read_metrics
+from gapbridge.report.licences import stated_licence
 from gapbridge.report.page import Story, render
 from gapbridge.stages.runner import StageRun
 
@@ -42,9 +43,10 @@ def run(stage: StageRun) -> dict[str, Any]:
         )
     ).encode()
     artifacts.write_bytes(stage.out / "index.html", page)
-    artifacts.write_bytes(stage.out / "model_card.md", card.model_card(recipe, metrics).encode())
+    model = stage.artifact("instruct")
+    text = card.model_card(recipe, metrics, artifacts.model_digest(model), _licences(stage))
+    artifacts.write_bytes(stage.out / "model_card.md", text.encode())
     if stage.params.report.register_as is not None:
-        model = stage.artifact("instruct")
         register(stage.workspace, stage.params.report.register_as, model, stage.out / "model_card.md")
     return {
         "format_version": FORMAT_VERSION,
@@ -67,6 +69,16 @@ def _write_gallery(stage: StageRun) -> list[gallery.Exhibit]:
 def _losses(stage: StageRun) -> dict[str, DataFrame]:
     paths = {name: stage.workspace.joinpath("artifacts", *parts) for name, parts in _LOSSES.items()}
     return {name: figures.read_table(path) for name, path in paths.items() if path.exists()}
+
+
+def _licences(stage: StageRun) -> dict[str, str | None]:
+    """What the pinned parts' own cards state."""
+    parts = {"encoder": stage.params.encoder, "llm": stage.params.llm}
+    return {
+        name: stated_licence(part.pretrained, part.revision, stage.workspace)
+        for name, part in parts.items()
+        if part.pretrained is not None
+    }
 
 
 def _recipe(stage: StageRun) -> Recipe:
