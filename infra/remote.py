@@ -1,0 +1,44 @@
+"""The DVC remote on the stack's bucket, written where only this checkout's owner reads it: .dvc/config.local."""
+
+import configparser
+import io
+from pathlib import Path
+
+from infra.settings import BUCKET, Settings, StackError, write_private
+
+NAME = "stack"
+_SECTION = f"'remote \"{NAME}\"'"
+
+
+def connect(settings: Settings) -> None:
+    """Name the bucket as a remote of the checkout, the default one unless it has another; nothing else changes.
+
+    A checkout without DVC is left alone. The keys go by this file, since `dvc remote modify` would have them on its
+    command line. Raises StackError when the file cannot be read.
+    """
+    folder = settings.checkout / ".dvc"
+    if not folder.is_dir():
+        return
+    local = _read(folder / "config.local")
+    local[_SECTION] = {
+        "url": f"s3://{BUCKET}/dvc",
+        "endpointurl": settings.address("s3"),
+        "access_key_id": settings.secrets["s3_key"],
+        "secret_access_key": settings.secrets["s3_secret"],
+    }
+    if not any(config.get("core", "remote", fallback=None) for config in (local, _read(folder / "config"))):
+        if not local.has_section("core"):
+            local.add_section("core")
+        local["core"]["remote"] = NAME
+    text = io.StringIO()
+    local.write(text)
+    write_private(folder / "config.local", text.getvalue())
+
+
+def _read(path: Path) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read(path, encoding="utf-8")
+    except configparser.Error as error:
+        raise StackError(f"{path}: cannot be read ({error.message.splitlines()[0]}); mend it") from error
+    return parser
