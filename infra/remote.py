@@ -8,6 +8,11 @@ from infra.settings import BUCKET, Settings, StackError, write_private
 
 NAME = "stack"
 _SECTION = f"'remote \"{NAME}\"'"
+# rclone sends the checksum of a whole object with a part of it too, which botocore then takes for damage.
+_AWS_CONFIG = """[default]
+request_checksum_calculation = when_required
+response_checksum_validation = when_required
+"""
 
 
 def connect(settings: Settings) -> None:
@@ -25,7 +30,10 @@ def connect(settings: Settings) -> None:
         "endpointurl": settings.address("s3"),
         "access_key_id": settings.secrets["s3_key"],
         "secret_access_key": settings.secrets["s3_secret"],
+        "configpath": str(settings.home / "aws"),
+        "verify": "true",  # a damaged object is an error, not an out
     }
+    write_private(settings.home / "aws", _AWS_CONFIG)
     if not any(config.get("core", "remote", fallback=None) for config in (local, _read(folder / "config"))):
         if not local.has_section("core"):
             local.add_section("core")

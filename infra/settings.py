@@ -57,6 +57,9 @@ class Settings:
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_ENDPOINT_URL": self.address("s3"),
             "MLFLOW_S3_ENDPOINT_URL": self.address("s3"),
+            # As in infra/remote.py: rclone sends a whole object's checksum with a part of it.
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
         }
 
     def client_environment(self) -> dict[str, str]:
@@ -64,6 +67,7 @@ class Settings:
         return {
             "PREFECT_API_URL": f"{self.address('prefect')}/api",
             "MLFLOW_TRACKING_URI": self.address("mlflow"),
+            "GAPBRIDGE_STACK": str(self.home),
             "GAPBRIDGE_BUCKET": BUCKET,
             **self.s3_environment(),
         }
