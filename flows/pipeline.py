@@ -139,9 +139,9 @@ def summary(workspace: Path) -> str:
 
 
 def _environment(workspace: Path) -> dict[str, str]:
-    """This process's, with its Python's programs and the workspace's own code first: DVC hashes the code it finds there.
+    """This process's, with its Python's programs and the workspace's code first, and progress bars that suit a log.
 
-    Progress bars suit a log.
+    DVC hashes the code that lies in the workspace: no other may run.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     progress = {"TQDM_MININTERVAL": "3", "TQDM_MAXINTERVAL": "3", "TQDM_NCOLS": "90"}

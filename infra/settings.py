@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shlex
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -118,8 +119,8 @@ def load_or_create(home: Path, checkout: Path, wanted_ports: Mapping[str, int]) 
     home.chmod(0o711)  # PostgreSQL's user passes through on its way to its own folder
     content = {key: value for key, value in asdict(settings).items() if key in ("ports", "secrets")}
     write_private(home / _FILE, json.dumps(content, indent=2, sort_keys=True) + "\n")
-    lines = [f"{name}={value}\n" for name, value in settings.environment().items()]
-    write_private(home / "env", "# set -a; . .stack/env; set +a\n" + "".join(lines))
+    lines = [f"{name}={shlex.quote(value)}\n" for name, value in settings.environment().items()]
+    write_private(home / "env", "".join(lines))
     return settings
 
 
