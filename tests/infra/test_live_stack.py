@@ -65,12 +65,15 @@ class Stack:
         return {path.stem: json.loads(path.read_text())["pid"] for path in (self.home / "processes").glob("*.json")}
 
     def ask(self, what: str, query: dict[str, Any]) -> list[dict[str, Any]]:
+        """What Prefect knows of runs, tasks or deployments."""
+        return self.post(f"{what}/filter", query)
+
+    def post(self, path: str, content: dict[str, Any]) -> Any:
         """Prefect's API."""
-        address = f"{self.environment['PREFECT_API_URL']}/{what}/filter"
-        request = urllib.request.Request(address, json.dumps(query).encode(), {"Content-Type": "application/json"})
+        address = f"{self.environment['PREFECT_API_URL']}/{path}"
+        request = urllib.request.Request(address, json.dumps(content).encode(), {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=30) as reply:
-            answer: list[dict[str, Any]] = json.load(reply)
-        return answer
+            return json.load(reply)
 
 
 def free_ports(count: int) -> list[int]:
@@ -94,11 +97,15 @@ def make_checkout(folder: Path) -> None:
              ".gitignore": "/.stack/\n", ".dvcignore": "/.stack/\n"}  # fmt: skip
     for name, text in files.items():
         (folder / name).write_text(text)
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
-    for command in ([*git, "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"], [*git, "add", "-A"],
-                    [*git, "commit", "-qm", "toy"]):  # fmt: skip
-        subprocess.run(command, cwd=folder, check=True)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=folder, check=True)
+    commit(folder)
     (folder / "params.yaml").write_text("factor: 3\n")
+
+
+def commit(folder: Path) -> None:
+    for command in (["add", "-A"], ["commit", "-qm", "toy"]):
+        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *command], cwd=folder, check=True)
 
 
 @pytest.fixture(scope="module")
@@ -221,11 +228,15 @@ def test_a_taken_port_is_named_and_nothing_is_left_running(stack: Stack) -> None
     assert "--port s3=NUMBER" in said and not list((other / "processes").iterdir())
 
 
-def test_stopping_leaves_no_process(stack: Stack) -> None:
-    # Last: a run may be under way, and goes too.
-    (stack.checkout / "multiply.py").write_text("import time; time.sleep(600)")
+def test_stopping_ends_a_run_under_way_and_leaves_no_process(stack: Stack) -> None:
+    (stack.checkout / "multiply.py").write_text(MULTIPLY + "import time; time.sleep(600)")
+    commit(stack.checkout)
+    (deployment,) = stack.ask("deployments", {})
+    stack.post(f"deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+    wait_for(lambda: any("multiply.py" in line for line in processes_that_name(stack.checkout)), 120)
     stack.call("down")
-    wait_for(lambda: not processes_that_name(stack.checkout), 10)
+    assert processes_that_name(stack.checkout) == []
+    assert not list((stack.home / "workspaces").glob("*/dvc.yaml"))
     assert stack.call("down").count("did not run") == len(SERVICES)
     assert stack.call("status", check=False).count("not running") == len(SERVICES)
 
