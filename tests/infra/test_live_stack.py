@@ -193,17 +193,15 @@ def test_data_goes_to_the_remote_and_comes_back_and_damage_is_seen(stack: Stack,
 
 
 def test_a_scheduled_run_is_made_picked_up_and_completed(stack: Stack) -> None:
-    def states() -> list[str]:
-        return [run["state"]["type"] for run in stack.ask("flow_runs", {"limit": 50})]
+    def runs(*types: str) -> list[dict[str, Any]]:
+        return stack.ask("flow_runs", {"flow_runs": {"state": {"type": {"any_": types}}}})
 
-    wait_for(lambda: "SCHEDULED" in states(), 60)
+    wait_for(lambda: runs("SCHEDULED"), 60)
     (deployment,) = stack.ask("deployments", {})
-    assert (
-        deployment["schedules"][0]["schedule"] | {"cron": "* * * * *", "timezone": "UTC"}
-        == (deployment["schedules"][0]["schedule"])
-    )
-    wait_for(lambda: {"COMPLETED", "FAILED", "CRASHED"} & set(states()), 150)
-    ended = [run for run in stack.ask("flow_runs", {"limit": 50}) if run["state"]["type"] != "SCHEDULED"]
+    schedule = deployment["schedules"][0]["schedule"]
+    assert (schedule["cron"], schedule["timezone"]) == ("* * * * *", "UTC")
+    wait_for(lambda: runs("COMPLETED", "FAILED", "CRASHED"), 150)
+    ended = runs("COMPLETED", "FAILED", "CRASHED")
     first = min(ended, key=lambda run: run["expected_start_time"])
     assert first["state"]["type"] == "COMPLETED", first["state"]["message"]
     record = next((stack.home / "runs").glob(f"*-{first['id'][:8]}"))
@@ -212,11 +210,23 @@ def test_a_scheduled_run_is_made_picked_up_and_completed(stack: Stack) -> None:
     assert "product" in (record / "dvc.lock").read_text()
     stored = [path.read_text() for path in (stack.home / "s3" / "gapbridge" / "dvc").rglob("*") if is_small(path)]
     assert {"21", "63"} <= set(stored)
-    tasks = stack.ask("task_runs", {"task_runs": {"flow_run_id": {"any_": [first["id"]]}}})
+    tasks = stack.ask("task_runs", {"flow_runs": {"id": {"any_": [first["id"]]}}})
     assert {task["name"]: task["state"]["type"] for task in tasks} == dict.fromkeys(
         ("copy", "multiply", "publish"), "COMPLETED"
     )
     assert not (stack.checkout / "copied").exists()
+
+
+def test_the_doctor_finds_every_service_well(stack: Stack) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gapbridge.cli", "doctor", "--json"], cwd=stack.checkout, env=stack.environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    services = ("Prefect", "MLflow", "PostgreSQL", "S3", "DVC remote")
+    assert {name: found[name]["status"] for name in services} == dict.fromkeys(services, "well")
+    assert "Prefect's workers" not in found and "stack" not in found
+    assert not any(secret in done.stdout + done.stderr for secret in stack.secrets)
 
 
 def test_a_taken_port_is_named_and_nothing_is_left_running(stack: Stack) -> None:
