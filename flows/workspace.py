@@ -35,16 +35,14 @@ def own_workspace(checkout: Path, run: str) -> Iterator[Path]:
         raise PipelineError("a run in a workspace of its own needs a lasting MLflow; set MLFLOW_TRACKING_URI")
     folder = home(checkout) / "workspaces" / run
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock_path = _lock_path(folder)
-    with lock_path.open("w") as lock:
+    with _lock_path(folder).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             _clone(checkout, folder)
             _connect(checkout, folder)
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            lock_path.unlink(missing_ok=True)
+            discard(folder)
 
 
 def keep_record(checkout: Path, run: str, workspace: Path, description: Mapping[str, str]) -> Path:
@@ -69,9 +67,15 @@ def keep_record(checkout: Path, run: str, workspace: Path, description: Mapping[
 
 
 def abandoned(checkout: Path) -> list[Path]:
-    """The workspaces that no run holds: those of runs that were killed. They can be removed."""
+    """The workspaces that no run holds: those of runs that were killed. `discard` removes one."""
     folders = sorted(path for path in (home(checkout) / "workspaces").glob("*") if path.is_dir())
     return [folder for folder in folders if not _held(_lock_path(folder))]
+
+
+def discard(folder: Path) -> None:
+    """Remove a workspace and its lock. What its stages finished stays in the DVC cache."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _lock_path(folder).unlink(missing_ok=True)
 
 
 def has_remote(workspace: Path) -> bool:

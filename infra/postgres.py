@@ -12,13 +12,7 @@ from infra.settings import ADMINISTRATOR, DATABASES, HOST, Settings, StackError,
 _PLACES = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "usr/local/pgsql/bin")
 _OLDEST = 13  # the first one where a database's owner may create the extension that Prefect asks for
 _ACCOUNT = "postgres"
-_DATABASE = r"""
-SELECT format('CREATE ROLE %I LOGIN', :'name') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'name')\gexec
-SELECT format('ALTER ROLE %I PASSWORD %L', :'name', :'password')\gexec
-SELECT format('CREATE DATABASE %I OWNER %I', :'name', :'name')
-WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'name')\gexec
-REVOKE CONNECT ON DATABASE :"name" FROM PUBLIC;
-"""
+_DATABASE = Path(__file__).with_name("database.sql")
 
 
 def programs() -> Path:
@@ -132,10 +126,9 @@ def answer(settings: Settings, sql: str) -> str | None:
 
 def create_databases(settings: Settings) -> None:
     """A database and a user of the same name for each that keeps one; finds them there the next time."""
-    # A statement that fails is otherwise written to the server's log, password and all.
-    statements = ["SET log_min_error_statement = panic;", "SET client_min_messages = warning;"]
-    for name in DATABASES:
-        password = settings.secrets[f"{name}_password"]
-        statements += [f"\\set name {name}", f"\\set password {password}", _DATABASE]
+    script = _DATABASE.read_text()
+    statements = [
+        f"\\set name {name}\n\\set password {settings.secrets[f'{name}_password']}\n{script}" for name in DATABASES
+    ]
     if (said := answer(settings, "\n".join(statements))) is not None:
         raise StackError(f"PostgreSQL did not take its databases: {settings.without_secrets(said)}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from infra.settings import write_private
 
 _POLL_SECONDS = 0.1
+_ALONE_SECONDS = 5
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -76,28 +77,34 @@ def recall(path: Path) -> Process | None:
 
 
 def stop(path: Path, number: int, seconds: float) -> bool:
-    """End the remembered process: asked by the signal `number`, killed after `seconds`, and its descendants with it.
+    """End the remembered process by the signal `number`, with all that it started; the rest is killed after `seconds`.
 
-    Returns whether there was one.
+    A parent that ends its children itself is left to do so; a while later they are asked too. Returns whether there
+    was a process.
     """
     process = recall(path)
     if process is not None:
         family = [process, *_descendants(process.number)]
         process.signal(number)
-        _wait(family, seconds)
-        # What it started meanwhile, and what outlived it.
-        for member in {*family, *_descendants(process.number)}:
+        if not _ended(family, _ALONE_SECONDS):
+            for member in family:
+                member.signal(signal.SIGTERM)
+            _ended(family, seconds)
+        for member in {*family, *_descendants(process.number)}:  # what it started meanwhile, too
             member.signal(signal.SIGKILL)
-        _wait(family, seconds)
+        _ended(family, seconds)
     path.unlink(missing_ok=True)
     return process is not None
 
 
-def _wait(family: list[Process], seconds: float) -> None:
-    """Until the first has ended and, for a while, the others: an orderly parent ends its own."""
+def _ended(family: list[Process], seconds: float) -> bool:
+    """Whether all of them end within so many seconds."""
     deadline = time.monotonic() + seconds
-    while any(member.lives() for member in family) and time.monotonic() < deadline:
+    while any(member.lives() for member in family):
+        if time.monotonic() > deadline:
+            return False
         time.sleep(_POLL_SECONDS)
+    return True
 
 
 def _descendants(number: int) -> list[Process]:

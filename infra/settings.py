@@ -121,6 +121,7 @@ def load_or_create(home: Path, checkout: Path, wanted_ports: Mapping[str, int]) 
     write_private(home / _FILE, json.dumps(content, indent=2, sort_keys=True) + "\n")
     lines = [f"{name}={shlex.quote(value)}\n" for name, value in settings.environment().items()]
     write_private(home / "env", "".join(lines))
+    write_private(home / "compose.env", "".join(f"{name.upper()}={value}\n" for name, value in keys.items()))
     return settings
 
 

@@ -1,4 +1,4 @@
-"""`python -m infra.stack up|down|status|deploy`: PostgreSQL, S3, MLflow, Prefect and a worker, on loopback."""
+"""`python -m infra.stack up`, `down`, `status`, …: PostgreSQL, S3, MLflow, Prefect and a worker, on loopback."""
 
 import argparse
 import fcntl
@@ -34,7 +34,8 @@ def up(settings: Settings) -> None:
     started: dict[str, subprocess.Popen[bytes]] = {}
     try:
         _bring_up(settings, every, started)
-        remote.connect(settings)
+        keys = settings.secrets["s3_key"], settings.secrets["s3_secret"]
+        remote.connect(settings.checkout, settings.home, settings.address("s3"), *keys)
         if _deployed_digest(settings) != _flows_digest(settings):
             deploy(settings)
     except BaseException:
@@ -174,7 +175,7 @@ def _port(text: str) -> tuple[str, int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m infra.stack", description=__doc__)
-    parser.add_argument("command", choices=("up", "down", "status", "deploy"))
+    parser.add_argument("command", choices=("up", "down", "status", "deploy", "compose-env"))
     parser.add_argument(
         "--checkout", type=Path, default=Path.cwd(), help="the pipeline that the worker runs; default ."
     )
@@ -194,6 +195,9 @@ def _obey(arguments: argparse.Namespace) -> bool:
             well = status(settings)
             print(f"\nfor your shell: set -a; . {home / 'env'}; set +a")
             return well
+    if arguments.command == "compose-env":
+        print(f"secrets for infra/compose.yaml: {load_or_create(home, checkout, {}).home / 'compose.env'}")
+        return True
     settings = load(home, checkout)
     if arguments.command == "status":
         return status(settings)

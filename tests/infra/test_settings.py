@@ -15,12 +15,17 @@ def settings(tmp_path: Path) -> Settings:
     return load_or_create(tmp_path / "my stack", tmp_path / "checkout", {"mlflow": 1234})
 
 
+def connect(settings: Settings) -> None:
+    secrets = settings.secrets["s3_key"], settings.secrets["s3_secret"]
+    remote.connect(settings.checkout, settings.home, settings.address("s3"), *secrets)
+
+
 def test_secrets_and_ports_are_remembered_and_private(settings: Settings) -> None:
     again = load_or_create(settings.home, settings.checkout, {"s3": 4321})
     assert again.secrets == settings.secrets and len(set(settings.secrets.values())) == 5
     assert again.ports == settings.ports | {"s3": 4321} and again.ports["mlflow"] == 1234
     assert load(settings.home, settings.checkout) == again
-    for name in ("env", "settings.json"):
+    for name in ("env", "compose.env", "settings.json"):
         assert (settings.home / name).stat().st_mode & 0o777 == 0o600
 
 
@@ -71,7 +76,7 @@ def test_no_command_line_has_a_secret_and_workers_know_no_database(settings: Set
 
 def test_the_remote_is_added_beside_what_is_there(settings: Settings) -> None:
     local = settings.checkout / ".dvc" / "config.local"
-    remote.connect(settings)
+    connect(settings)
     assert not local.exists()  # no DVC here: nothing to connect
     settings.checkout.mkdir()
     subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=settings.checkout, check=True)
@@ -80,8 +85,8 @@ def test_the_remote_is_added_beside_what_is_there(settings: Settings) -> None:
         cwd=settings.checkout,
         check=True,
     )
-    remote.connect(settings)
-    remote.connect(settings)
+    connect(settings)
+    connect(settings)
     listed = subprocess.run(
         [sys.executable, "-m", "dvc", "config", "--list"],
         cwd=settings.checkout,
@@ -98,13 +103,13 @@ def test_the_remote_is_added_beside_what_is_there(settings: Settings) -> None:
 def test_a_default_remote_of_ones_own_stays(settings: Settings) -> None:
     (settings.checkout / ".dvc").mkdir(parents=True)
     (settings.checkout / ".dvc" / "config").write_text("[core]\n    remote = mine\n    autostage = false\n")
-    remote.connect(settings)
+    connect(settings)
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(settings.checkout / ".dvc" / "config.local")
     assert not parser.has_option("core", "remote") and parser.has_section("'remote \"stack\"'")
     (settings.checkout / ".dvc" / "config.local").write_text("no section")
     with pytest.raises(StackError, match=r"config\.local: cannot be read"):
-        remote.connect(settings)
+        connect(settings)
 
 
 def test_what_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
