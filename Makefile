@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DO_NOT_TRACK := 1
 
-.PHONY: setup demo digits controls test test-all lint lock
+.PHONY: setup demo digits controls stack stack-stop stack-status deploy test test-all test-stack lint lock
 
 setup: $(STAMP)
 
@@ -33,11 +33,27 @@ digits: setup
 controls: setup
 	@python perf/controls.py --seeds 0 1 2 --work $(or $(WORK),../gapbridge-controls)
 
+# PORTS="mlflow=5001 s3=9001" chooses ports; they are remembered
+stack: setup
+	@python -m infra.stack up $(addprefix --port ,$(PORTS))
+
+stack-stop: setup
+	@python -m infra.stack down
+
+stack-status: setup
+	@python -m infra.stack status
+
+deploy: setup
+	@python -m infra.stack deploy
+
 test: setup
 	@python -m pytest
 
 test-all: setup
 	@python -m pytest -m ""
+
+test-stack: setup
+	@python -m pytest -m stack
 
 lint: setup
 	@ruff check . && ruff format --check . && lint-imports

@@ -85,6 +85,20 @@ def run_stage(workspace: Path, stage: str, on_line: Callable[[str], None]) -> Ou
     return Outcome("ran" if ran else "cached", seconds)
 
 
+def push(workspace: Path, on_line: Callable[[str], None]) -> Outcome:
+    """Send the workspace's outs to its DVC remote; what is there already is not sent again."""
+    started = time.monotonic()
+    lines: list[str] = []
+    with _started([sys.executable, "-m", "dvc", "--wait-for-lock", "push"], workspace) as process:
+        for line in filter(None, _lines(process)):
+            lines.append(line)
+            on_line(line)
+    seconds = time.monotonic() - started
+    if process.returncode != 0:
+        return Outcome("failed", seconds, _reason(lines, process.returncode))
+    return Outcome("ran", seconds)
+
+
 def stop_all() -> None:
     """End every running stage with all that it started: asked first, then killed."""
     stopping = list(_running)
@@ -114,23 +128,32 @@ def workspace_lock(workspace: Path, on_wait: Callable[[str], None]) -> Iterator[
 def summary(workspace: Path) -> str:
     """What `gapbridge summary` prints; its error message where there is nothing to sum up."""
     done = subprocess.run(
-        ["gapbridge", "summary"], cwd=workspace, env=_environment(), capture_output=True, text=True, check=False
+        ["gapbridge", "summary"],
+        cwd=workspace,
+        env=_environment(workspace),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.stdout.strip() or done.stderr.strip()
 
 
-def _environment() -> dict[str, str]:
-    """This process's, with its Python's programs first and progress bars that suit a log."""
+def _environment(workspace: Path) -> dict[str, str]:
+    """This process's, with its Python's programs and the workspace's code first, and progress bars that suit a log.
+
+    DVC hashes the code that lies in the workspace: no other may run.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     progress = {"TQDM_MININTERVAL": "3", "TQDM_MAXINTERVAL": "3", "TQDM_NCOLS": "90"}
-    return progress | dict(os.environ) | {"PATH": path, "PYTHONUNBUFFERED": "1"}
+    code = os.pathsep.join(filter(None, [str(workspace / "src"), os.environ.get("PYTHONPATH")]))
+    return progress | dict(os.environ) | {"PATH": path, "PYTHONPATH": code, "PYTHONUNBUFFERED": "1"}
 
 
 @contextmanager
 def _started(command: list[str], workspace: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The process in a group of its own, so that a signal to it reaches everything that it starts."""
     with subprocess.Popen(
-        command, cwd=workspace, env=_environment(), start_new_session=True,
+        command, cwd=workspace, env=_environment(workspace), start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
         _running.add(process)

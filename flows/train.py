@@ -11,10 +11,12 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, as_completed
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import pipeline
+from flows import workspace as workspaces
 
 WORKERS = 2
 
@@ -29,6 +31,18 @@ def run(stage: str, workspace: str) -> State[Any]:
     return Completed(name="Cached" if outcome.status == "cached" else "Completed", data=result)
 
 
+@task(task_run_name="publish", retries=2, retry_delay_seconds=15, persist_result=True, result_serializer="json")
+def publish(workspace: str) -> State[Any]:
+    """Push the outs to the DVC remote, once more if it did not answer."""
+    try:
+        outcome = pipeline.push(Path(workspace), get_run_logger().info)
+    finally:
+        pipeline.stop_all()
+    if outcome.status == "failed":
+        return Failed(message=outcome.reason)
+    return Completed(data={"seconds": round(outcome.seconds, 1)})
+
+
 @flow(
     name="train",
     task_runner=ThreadPoolTaskRunner(max_workers=WORKERS),
@@ -36,18 +50,30 @@ def run(stage: str, workspace: str) -> State[Any]:
     result_serializer="json",
     validate_parameters=True,
 )
-def train(workspace: str = ".") -> Any:
+def train(workspace: str = ".", own_workspace: bool = False) -> Any:
     """Bring every stage of the workspace's dvc.yaml up to date.
 
-    Ends Failed with the stage's own error when one fails; nothing more is started then.
+    With `own_workspace` the run works in a clone of `workspace`, pushes its outs and leaves a record. Ends Failed with
+    the stage's own error when one fails; nothing more is started then.
     """
     folder = Path(workspace).resolve()
+    try:
+        if not own_workspace:
+            return _bring_up_to_date(folder)
+        name = f"{flow_run.get_name()}-{str(flow_run.get_id())[:8]}"
+        with workspaces.own_workspace(folder, name) as clone:
+            ended = _bring_up_to_date(clone)
+            return _keep(folder, clone, name, ended)
+    except pipeline.PipelineError as error:
+        return Failed(message=str(error))
+
+
+def _bring_up_to_date(folder: Path) -> Any:
+    """The final state's name of every stage, or Failed."""
     try:
         with pipeline.workspace_lock(folder, get_run_logger().info):
             states = _run_all(folder)
             table = pipeline.summary(folder)
-    except pipeline.PipelineError as error:
-        return Failed(message=str(error))
     finally:
         pipeline.stop_all()
     failed = {stage: state.message for stage, state in states.items() if not state.is_completed()}
@@ -56,6 +82,19 @@ def train(workspace: str = ".") -> Any:
         return Failed(message="; ".join(f"{stage}: {message}" for stage, message in failed.items()))
     print(f"\n{table}", flush=True)
     return {stage: state.name for stage, state in states.items()}
+
+
+def _keep(checkout: Path, clone: Path, name: str, ended: Any) -> Any:
+    """Keep the record of a run in a workspace of its own, and push its outs: how the run ends in all."""
+    failed = isinstance(ended, State)
+    description = {"flow_run": str(flow_run.get_id()), "state": "Failed" if failed else "Completed"}
+    record = workspaces.keep_record(checkout, name, clone, description)
+    get_run_logger().info(f"record: {record}")
+    if not workspaces.has_remote(clone):
+        get_run_logger().info("no DVC remote: the outs stay in this machine's cache")
+        return ended
+    pushed = publish(str(clone), return_state=True)
+    return ended if failed or pushed.is_completed() else Failed(message=f"publish: {pushed.message}")
 
 
 def _run_all(workspace: Path) -> dict[str, State[Any]]:

@@ -245,6 +245,20 @@ def summary() -> None:
     click.echo(table(Path.cwd()))
 
 
+@cli.command()
+@click.option("--json", "for_programs", is_flag=True, help="Print JSON.")
+def doctor(for_programs: bool) -> None:
+    """Say what is missing, too old or not reachable, and what to do; exit status 1 when a run would fail."""
+    from gapbridge import doctor as doctors
+    from gapbridge.artifacts import json_bytes
+
+    checks = doctors.examine(Path.cwd(), os.environ)
+    click.echo(
+        json_bytes(doctors.as_json(checks)).decode() if for_programs else doctors.as_text(checks), nl=not for_programs
+    )
+    sys.exit(0 if doctors.all_well(checks) else 1)
+
+
 def _worth_reading(record: logging.LogRecord) -> bool:
     """Leaves out what libraries (open_clip) chat to the root logger; ours have names."""
     return record.name != "root" or record.levelno >= logging.WARNING

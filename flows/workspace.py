@@ -1,0 +1,134 @@
+"""A workspace of its own for one flow run: a clone of the checkout at its commit, on the checkout's DVC cache.
+
+The clone takes params.yaml as it stands and finds the user's data. What a run leaves, its outs apart, is kept in a
+record; then the workspace goes. A run that was killed leaves its workspace, which `abandoned` finds.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows.pipeline import PipelineError
+
+_RECORDED = ("dvc.lock", "params.yaml", "metrics", "runs")
+_LOCAL_CONFIG = Path(".dvc", "config.local")
+
+
+def home(checkout: Path) -> Path:
+    """Where workspaces and records lie: `GAPBRIDGE_STACK`, or the checkout's .stack."""
+    return Path(os.environ.get("GAPBRIDGE_STACK") or checkout / ".stack")
+
+
+@contextmanager
+def own_workspace(checkout: Path, run: str) -> Iterator[Path]:
+    """A fresh workspace for `run`, removed when the block ends, however it does.
+
+    Its DVC cache and remotes are the checkout's. Raises PipelineError where the checkout cannot be cloned, and where
+    MLFLOW_TRACKING_URI is not set: what a run tells MLflow would go with its workspace.
+    """
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise PipelineError("a run in a workspace of its own needs a lasting MLflow; set MLFLOW_TRACKING_URI")
+    folder = home(checkout) / "workspaces" / run
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock_path(folder).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            _clone(checkout, folder)
+            _connect(checkout, folder)
+            yield folder
+        finally:
+            discard(folder)
+
+
+def keep_record(checkout: Path, run: str, workspace: Path, description: Mapping[str, str]) -> Path:
+    """Keep dvc.lock, params, metrics and run files of a workspace, whole or not at all; returns the record's folder.
+
+    `record.json` holds `description` and the commit.
+    """
+    record = home(checkout) / "runs" / run
+    partial = record.with_name(f".{run}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name in _RECORDED:
+        if (workspace / name).is_dir():
+            shutil.copytree(workspace / name, partial / name)
+        elif (workspace / name).exists():
+            shutil.copy(workspace / name, partial / name)
+    content = dict(description) | {"commit": _git(workspace, "rev-parse", "HEAD")}
+    (partial / "record.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    shutil.rmtree(record, ignore_errors=True)
+    partial.replace(record)
+    return record
+
+
+def abandoned(checkout: Path) -> list[Path]:
+    """The workspaces that no run holds: those of runs that were killed. `discard` removes one."""
+    folders = sorted(path for path in (home(checkout) / "workspaces").glob("*") if path.is_dir())
+    return [folder for folder in folders if not _held(_lock_path(folder))]
+
+
+def discard(folder: Path) -> None:
+    """Remove a workspace and its lock. What its stages finished stays in the DVC cache."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _lock_path(folder).unlink(missing_ok=True)
+
+
+def has_remote(workspace: Path) -> bool:
+    """Whether `dvc push` has somewhere to push to."""
+    from dvc.repo import Repo
+
+    with Repo(str(workspace)) as repo:
+        return bool(repo.config["core"].get("remote"))
+
+
+def _lock_path(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def _held(lock_path: Path) -> bool:
+    try:
+        with lock_path.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _clone(checkout: Path, folder: Path) -> None:
+    """The checkout's commit, its params as they stand, and its data, which git does not know."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _git(checkout, "clone", "--quiet", "--shared", "--", str(checkout), str(folder))
+    shutil.copy(checkout / "params.yaml", folder / "params.yaml")
+    if (checkout / "data").is_dir() and not (folder / "data").exists():
+        (folder / "data").symlink_to(checkout / "data")
+
+
+def _connect(checkout: Path, folder: Path) -> None:
+    """Give the clone the checkout's own DVC settings, keys included, and its cache."""
+    from dvc.config import ConfigError
+    from dvc.repo import Repo
+
+    (folder / _LOCAL_CONFIG).touch(mode=0o600)
+    try:
+        with Repo(str(checkout)) as shared, Repo(str(folder)) as own:
+            settings = shared.config.load_one("local")
+            cache = shared.cache.local.path
+            with own.config.edit("local") as config:
+                config.update(settings)
+                config.setdefault("cache", {})["dir"] = cache
+    except ConfigError as error:
+        raise PipelineError(f"{checkout / _LOCAL_CONFIG}: {' '.join(str(error).split())}") from error
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise PipelineError(f"{folder}: git {arguments[0]} failed: {' '.join(done.stderr.split())}")
+    return done.stdout.strip()
