@@ -16,7 +16,7 @@ def model_card(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
         .get_template("card.md")
         .render(
             recipe=recipe,
-            base_models=[name for name in (recipe.encoder, recipe.llm) if name],
+            base_models=recipe.base_models,
             evaluate=metrics["evaluate"],
             realign=metrics["realign"],
             ingest=metrics["ingest"],
