@@ -99,8 +99,8 @@ class Origin:
 
     @cached_property
     def _pictures(self) -> Path:
-        if self.images is None and self.vectors is not None:
-            return self.root
+        if self.images is None and self.vectors:
+            return self.root / next(iter(self.vectors.values())).path  # equal names in other sets are other pictures
         if self.images is None:
             raise InputError(f"sources.{self.set_name}.images: name the folder that the pictures of {self.path} are in")
         folder = artifacts.source_path(self.root, self.images, f"sources.{self.set_name}.images")
