@@ -13,6 +13,7 @@ from gapbridge.errors import ArtifactError, InputError
 
 _CHUNK_BYTES = 1 << 20
 _SHOWN_CHARACTERS = 60
+_MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 
 
 def read_json(path: Path) -> Any:
@@ -100,6 +101,17 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
         while chunk := handle.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def model_digest(folder: Path) -> str:
+    """sha256 over the names and digests of what decides a model directory's answers: weights, settings, templates.
+
+    Raises ArtifactError when `folder` is no model directory.
+    """
+    files = sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern) if file.is_file())
+    if not (folder / "config.json").is_file() or not any(file.suffix == ".safetensors" for file in files):
+        raise ArtifactError(f"{folder}: not a model directory (config.json, *.safetensors); run `dvc repro instruct`")
+    return hashlib.sha256("".join(f"{file.name} {file_digest(file)}\n" for file in files).encode()).hexdigest()
 
 
 def dvc_digest(path: Path) -> str:

@@ -82,13 +82,28 @@ cli.add_command(_passed_on("drift", "Say whether an alignment still fits new vec
 
 @cli.command()
 @click.argument("name")
+@click.option("--show", is_flag=True, help="Print the whole params instead; nothing is written.")
+@click.option("--diff", is_flag=True, help="Print what writing would change in the present params.yaml instead.")
 @click.option("--force", is_flag=True, help="Overwrite edits made to params.yaml by hand.")
-def profile(name: str, force: bool) -> None:
+def profile(name: str, show: bool, diff: bool, force: bool) -> None:
     """Write params.yaml from profiles/NAME.yaml."""
-    from gapbridge.profiles import apply_profile
+    from gapbridge import profiles
 
-    apply_profile(Path.cwd(), name, force=force)
-    click.echo(f"params.yaml: profile {name}")
+    if show:
+        click.echo(profiles.profile_text(Path.cwd(), name), nl=False)
+    if diff:
+        for key, there, value in profiles.differences(Path.cwd(), name):
+            click.echo(f"{key}: {_yaml(there)} -> {_yaml(value)}")
+    if not show and not diff:
+        profiles.apply_profile(Path.cwd(), name, force=force)
+        click.echo(f"params.yaml: profile {name}")
+
+
+def _yaml(value: Any) -> str:
+    """One line."""
+    import yaml
+
+    return yaml.safe_dump(value, default_flow_style=True, width=10**9).removesuffix("...\n").strip()
 
 
 def _trained_model() -> Path:
@@ -125,6 +140,91 @@ def describe(images: tuple[Path, ...], model: Path | None) -> None:
 
     for image, caption in zip(images, captions(model, list(images)), strict=True):
         click.echo(f"{image}: {caption}" if len(images) > 1 else caption)
+
+
+@cli.command()
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The JSON Lines file; gone on with.")
+@click.option("--question", default="describe the picture", show_default=True, help="For lines without one.")
+@click.option("--images", type=click.Path(path_type=Path), help="Where a list's pictures are; default beside it.")
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Pictures at once.")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=64, show_default=True, help="Of an answer.")
+@_model_option
+def predict(
+    source: Path, out: Path, question: str, images: Path | None, batch_size: int, max_new_tokens: int,
+    model: Path | None,
+) -> None:  # fmt: skip
+    """Answer about each picture of INPUT, a folder or JSON Lines of {"id"?, "image", "question"?}.
+
+    One line an answer is appended to OUT, in the order of INPUT. A picture that cannot be read becomes a line with
+    an `error`. The same command goes on where a stopped one ended; exit status 1 only if nothing could be answered.
+    """
+    model = model or _trained_model()
+    from gapbridge.evaluate.answer_file import Settings
+    from gapbridge.evaluate.answer_file import predict as answer_all
+
+    tally = answer_all(model, source, out, question, Settings(batch_size, max_new_tokens), images)
+    if not tally.answered:
+        raise InputError(f"{source}: nothing could be answered, {tally.failed} errors; the first: {tally.first_error}")
+    before = f", {tally.kept} of them before" if tally.kept else ""
+    click.echo(f"{out}: {tally.answered} answers, {tally.failed} errors{before}")
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--card", type=click.Path(path_type=Path), help="Its card; default artifacts/report/model_card.md.")
+@_model_option
+def export(folder: Path, card: Path | None, model: Path | None) -> None:
+    """Write model and card to DIR, new or empty, and check that the copy answers as the original does."""
+    model = model or _trained_model()
+    from gapbridge.export import export as write
+
+    report = Path("artifacts/report")
+    done = write(model, card or report / "model_card.md", folder, report)
+    click.echo(
+        f"{folder}: {done.files} files, {done.size_bytes / 1e6:.1f} MB; {done.questions} probe questions answered alike"
+    )
+
+
+@cli.command()
+@click.option("--profile", "name", help="Plan this profile; default: the present params.yaml.")
+@click.option(
+    "--gpu", default="h100", show_default=True, type=click.Choice(["rtx4090", "l40s", "a100", "h100", "h200"])
+)
+@click.option("--gpus", default=1, show_default=True, type=click.IntRange(1), help="How many; each holds the model.")
+@click.option("--utilisation", default=0.35, show_default=True, type=click.FloatRange(0, 1, min_open=True))
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def plan(name: str | None, gpu: str, gpus: int, utilisation: float, as_json: bool) -> None:
+    """Say what a run would read, compute and need, and what is missing. Starts nothing, writes nothing.
+
+    Exit status 3 where files are missing or cannot be read.
+    """
+    from gapbridge.params import load_params
+    from gapbridge.profiles import profile_params
+
+    params = load_params(Path("params.yaml")) if name is None else profile_params(Path.cwd(), name)
+    import json
+
+    from gapbridge.planning.plan import make_plan
+    from gapbridge.planning.stages import Hardware
+    from gapbridge.planning.told import plan_text
+
+    found = make_plan(Path.cwd(), params, Hardware(gpu, gpus, utilisation))
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else plan_text(found))
+    if found["missing"] or found["problems"]:
+        sys.exit(3)
+
+
+@cli.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def list_(as_json: bool) -> None:
+    """Name what is supported: readers, encoders, language models, aligners, benchmarks, profiles."""
+    import json
+
+    from gapbridge.listing import listing, listing_text
+
+    found = listing(Path.cwd())
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else listing_text(found))
 
 
 @cli.command()

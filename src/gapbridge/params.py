@@ -33,6 +33,21 @@ Template = Annotated[str, AfterValidator(_template)]
 Worded = Annotated[str, AfterValidator(_worded)]
 
 
+BENCHMARK_FORMATS = (
+    "mme",
+    "mmstar",
+    "scienceqa",
+    "realworldqa",
+    "mmmu",
+    "mmmu_pro",
+    "visulogic",
+    "logicvista",
+    "crpe",
+    "pope_official",
+    "hallusionbench",
+)
+"""The published benchmarks (`evaluate/benchmarks.py`): each is read in its own layout."""
+
 Format = Literal[
     "world",
     "jsonl",
@@ -48,6 +63,7 @@ Format = Literal[
     "unpaired",
     "pope",
     "embeddings",
+    *BENCHMARK_FORMATS,
 ]
 """How a source's rows are written (docs/data.md); `world` draws them, `embeddings` are vectors with their texts."""
 VECTORS = "vectors:"
@@ -255,6 +271,10 @@ class Checkpointing(Section):
     heldout_rows: Positive
 
 
+Precision = Literal["auto", "bf16", "fp32"]
+"""What products are made in; `auto` is bf16 on a GPU and fp32 on the CPU. What learns is kept in fp32 always."""
+
+
 class PretrainParams(Section):
     """Stage 1: the adapter learns to let a frozen language model read vectors (arXiv 2602.07026 §5)."""
 
@@ -264,16 +284,35 @@ class PretrainParams(Section):
     noise: Annotated[float, Field(ge=0)]
     """Length of Gaussian noise on every vector, over the spread √T of the images; 0 is the paper's own recipe."""
     threads: Positive
+    precision: Precision
+    gradient_checkpointing: bool
+    """Layers compute their inner states again in the backward pass: less memory, about a third more arithmetic."""
     adapter: AdapterParams
     training: Optimiser
     checkpoint: Checkpointing
+
+
+class LoraParams(Section):
+    """Low-rank additions to the language model's linear layers (arXiv 2106.09685); read where `tune` is `lora`."""
+
+    rank: Positive
+    alpha: Rate
+    """The additions are multiplied with alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    targets: Literal["all-linear"] | Annotated[list[Worded], Field(min_length=1)]
+    """Last parts of the layers' names, such as q_proj; never the head, the adapter or the vision tower."""
 
 
 class InstructParams(Section):
     """Stage 2: adapter and language model learn to answer about pictures."""
 
     source: Literal["real_image", "aligned_text"]
+    tune: Literal["full", "lora", "frozen"]
+    """What of the language model learns beside the adapter: all of it, low-rank additions to it, or nothing."""
+    lora: LoraParams
     threads: Positive
+    precision: Precision
+    gradient_checkpointing: bool
     llm_learning_rate: Rate
     """`training.learning_rate` is the adapter's."""
     training: Optimiser
@@ -281,11 +320,16 @@ class InstructParams(Section):
 
 
 class EvaluateParams(Section):
-    """How answers are asked for."""
+    """Who is asked, and how."""
 
+    model: str | None
+    """None asks the model of `instruct`; else another image-text-to-text model as a reference: a folder or hub id."""
+    revision: str | None
+    """The hub's commit of that model."""
     threads: Positive
     batch_size: Positive
     max_new_tokens: Positive
+    """Of an answer, where its benchmark's protocol says nothing else."""
 
 
 class ReportParams(Section):

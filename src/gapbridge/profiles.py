@@ -1,4 +1,7 @@
-"""Named sets of params: profiles/default.yaml whole, every other profile the few values that differ from it."""
+"""Named sets of params: profiles/default.yaml whole, every other profile the few values that differ from it.
+
+A profile may begin with `extends: NAME` and then says only what differs from that one.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -7,9 +10,11 @@ import yaml
 
 from gapbridge import artifacts
 from gapbridge.errors import InputError
-from gapbridge.params import check_params, read_yaml
+from gapbridge.params import Params, check_params, read_yaml
 
 DEFAULT = "default"
+_EXTENDS = "extends"
+_NAMES_A_SOURCE = {"format", "path"}
 Values = dict[str, Any]
 
 
@@ -26,21 +31,63 @@ def profile_text(workspace: Path, name: str) -> str:
     path = _path(workspace, name)
     if name == DEFAULT:
         return path.read_text(encoding="utf-8")
-    values = overlay(_values(_path(workspace, DEFAULT)), _values(path))
+    values = _resolved(workspace, name)
     check_params(values, path)
     header = f"# Written by `gapbridge profile {name}`; `gapbridge profile default` goes back.\n"
     return header + yaml.safe_dump(values, sort_keys=False, width=120, allow_unicode=True)
 
 
+def profile_params(workspace: Path, name: str) -> Params:
+    """The whole params that the profile `name` stands for; raises as `profile_text` does."""
+    return check_params(_resolved(workspace, name), _path(workspace, name))
+
+
+def differences(workspace: Path, name: str) -> list[tuple[str, Any, Any]]:
+    """What writing the profile `name` would change in params.yaml: key, value there, value of the profile.
+
+    Where params.yaml is missing it is compared with the default. A source is one value, since its keys belong together.
+    """
+    target = workspace / "params.yaml"
+    there = read_yaml(target) if target.exists() else _resolved(workspace, DEFAULT)
+    if not isinstance(there, dict):
+        raise InputError(f"{target}: must hold one section a stage; write it with `gapbridge profile default`")
+    before, after = _flat(there), _flat(_resolved(workspace, name))
+    keys = [*after, *(key for key in before if key not in after)]
+    return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+
+
+def _flat(values: Values, prefix: str = "") -> Values:
+    flat: Values = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and prefix != "sources.":
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _resolved(workspace: Path, name: str, above: tuple[str, ...] = ()) -> Values:
+    """All values of a profile: those of the one that it extends, or of the default, with its own on top."""
+    if name in above:
+        raise InputError(f"profiles/{name}.yaml: extends itself, by way of {', '.join(above)}; mend `extends`")
+    values = dict(_values(_path(workspace, name)))
+    if name == DEFAULT:
+        return values
+    base = values.pop(_EXTENDS, DEFAULT)
+    if not isinstance(base, str):
+        raise InputError(f"profiles/{name}.yaml: extends must be the name of a profile, found {base!r}")
+    return overlay(_resolved(workspace, base, (*above, name)), values)
+
+
 def overlay(base: Values, changes: Values) -> Values:
     """`base` with `changes` on top: sections merge, everything else is replaced.
 
-    A section of `changes` that says `format:` replaces the whole section, since it names another kind of source.
+    A section of `changes` that says `format:` or `path:` replaces the whole section, since it names another source.
     """
     merged = dict(base)
     for key, value in changes.items():
         below = base.get(key)
-        if isinstance(value, dict) and isinstance(below, dict) and "format" not in value:
+        if isinstance(value, dict) and isinstance(below, dict) and not _NAMES_A_SOURCE & value.keys():
             merged[key] = overlay(below, value)
         else:
             merged[key] = value

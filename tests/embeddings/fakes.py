@@ -18,11 +18,15 @@ class FakeEncoder:
     def encode_texts(self, texts: list[str]) -> np.ndarray:
         return self._encode([text.encode() for text in texts])
 
-    def encode_images(self, images: list[Image]) -> np.ndarray:
-        return self._encode([image.tobytes() for image in images])
+    def pixels(self, image: Image) -> bytes:
+        return image.tobytes()
 
-    def truncated(self, texts: list[str]) -> int:
-        return sum(len(text) > self.context_length for text in texts)
+    def encode_pixels(self, pixels: list[bytes]) -> np.ndarray:
+        return self._encode(pixels)
+
+    def token_counts(self, texts: list[str]) -> list[int]:
+        """A token a letter."""
+        return [len(text) for text in texts]
 
     def vector(self, content: bytes) -> np.ndarray:
         seed = int.from_bytes(hashlib.sha256(content).digest()[:8], "big")

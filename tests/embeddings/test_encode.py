@@ -1,6 +1,8 @@
 """Records to shards: each content once, in whole batches, and a broken run goes on where it stopped."""
 
+import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 
 from gapbridge import artifacts
 from gapbridge.embeddings.encode import BLOCK_ROWS, Encoding, Records, embed_images, embed_texts
+from gapbridge.embeddings.ranks import Ranks
 from gapbridge.embeddings.shards import Shards
 from gapbridge.errors import ArtifactError
 from tests.embeddings.fakes import FakeEncoder
@@ -64,9 +67,9 @@ def test_a_picture_is_opened_once_and_only_when_needed(encoding: Encoding, tmp_p
     records = Records(list("abcdef"), list("abcdef"), [f"sha{i % 3}" for i in range(6)])
     encoder = FakeEncoder()
     assert embed_images(encoder, records, load, tmp_path / "a", encoding) == {"rows": 6, "distinct": 3}
-    assert opened == [0, 1, 2]
+    assert sorted(opened) == [0, 1, 2]
     embed_images(encoder, records, load, tmp_path / "b", encoding)
-    assert opened == [0, 1, 2]
+    assert len(opened) == 3
     rows = Shards.open(tmp_path / "a").read(range(6))
     np.testing.assert_array_equal(rows[:3], rows[3:])
     picture = Image.new("RGB", (2, 2), (2, 0, 0)).tobytes()
@@ -90,6 +93,92 @@ def test_a_broken_run_goes_on_from_its_last_block(
     blocks_done = break_at // 2
     assert resumed.batches == [4, 4, 4, 4, 4, 4, 4, 2][2 * blocks_done :]
     assert artifacts.dvc_digest(tmp_path / "a") == artifacts.dvc_digest(tmp_path / "b")
+
+
+def test_the_texts_of_a_block_go_by_length_and_the_shards_keep_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gapbridge.embeddings.encode.BLOCK_ROWS", 8)
+    seen: list[list[int]] = []
+
+    class Noting(FakeEncoder):
+        def encode_texts(self, texts: list[str]) -> np.ndarray:
+            seen.append(self.token_counts(texts))
+            return super().encode_texts(texts)
+
+    texts = ["x" * (1 + 7 * number % 20) for number in range(20)]
+    records = Records([f"r{number}" for number in range(20)], ["g"] * 20, texts)
+    encoder = Noting()
+    embed_texts(encoder, records, tmp_path / "texts", Encoding(tmp_path / "cache", 4, 10))
+    assert [len(batch) for batch in seen] == [4] * 5
+    for block in (seen[:2], seen[2:4], seen[4:]):
+        counts = [count for batch in block for count in batch]
+        assert counts == sorted(counts)
+    expected = np.stack([encoder.vector(text.encode()) for text in texts]).astype(np.float16)
+    np.testing.assert_array_equal(Shards.open(tmp_path / "texts").read(range(20)), expected)
+
+
+class Waiting(Ranks):
+    """A rank whose others are not there: it never waits."""
+
+    def wait(self) -> None:
+        """Return at once."""
+
+
+def test_ranks_share_the_blocks_and_the_first_one_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gapbridge.embeddings.encode.BLOCK_ROWS", 8)
+    records, encoders = _texts(50, distinct=43), [FakeEncoder() for _ in range(3)]
+    embed_texts(FakeEncoder(), records, tmp_path / "alone", Encoding(tmp_path / "one cache", 4, 10))
+    for rank in (2, 1, 0):
+        folder, ranks = tmp_path / f"rank {rank}", Waiting(rank, 3)
+        figures = embed_texts(encoders[rank], records, folder, Encoding(tmp_path / "cache", 4, 10, ranks))
+        assert figures == {"rows": 50, "distinct": 43, "truncated": 0}
+    assert [sum(encoder.batches) for encoder in encoders] == [16, 16, 11]
+    assert not (tmp_path / "rank 1").exists() and not (tmp_path / "rank 2").exists()
+    assert artifacts.dvc_digest(tmp_path / "rank 0") == artifacts.dvc_digest(tmp_path / "alone")
+
+
+def test_a_rank_that_never_came_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gapbridge.embeddings.encode.BLOCK_ROWS", 8)
+    with pytest.raises(ArtifactError, match="vectors are missing; run the stage again"):
+        embed_texts(FakeEncoder(), _texts(20), tmp_path / "out", Encoding(tmp_path / "cache", 4, 10, Waiting(0, 2)))
+
+
+def test_pictures_are_decoded_while_the_encoder_works(encoding: Encoding, tmp_path: Path) -> None:
+    decoded: list[int] = []
+
+    class Slow(FakeEncoder):
+        ahead_of: ClassVar[list[int]] = []
+
+        def encode_pixels(self, pixels: list[bytes]) -> np.ndarray:
+            begun = time.monotonic()
+            enough = min(30, sum(self.batches) + 3 * len(pixels))
+            while len(decoded) < enough and time.monotonic() < begun + 5:
+                time.sleep(0.001)
+            self.ahead_of.append(len(decoded) - sum(self.batches) - len(pixels))
+            return super().encode_pixels(pixels)
+
+    def load(record: int) -> Image.Image:
+        decoded.append(record)
+        return Image.new("RGB", (2, 2), (record, 0, 0))
+
+    names = [f"r{number}" for number in range(30)]
+    encoder = Slow()
+    embed_images(encoder, Records(names, names, names), load, tmp_path / "images", encoding)
+    assert max(encoder.ahead_of) == 2 * encoding.batch_size, "two batches ahead, no more"
+    assert sorted(decoded) == list(range(30))
+
+
+def test_an_unreadable_picture_stops_with_its_error(encoding: Encoding, tmp_path: Path) -> None:
+    def load(record: int) -> Image.Image:
+        if record == 9:
+            raise ArtifactError("r9: cannot be read")
+        return Image.new("RGB", (2, 2), (record, 0, 0))
+
+    names = [f"r{number}" for number in range(30)]
+    with pytest.raises(ArtifactError, match="r9: cannot be read"):
+        embed_images(FakeEncoder(), Records(names, names, names), load, tmp_path / "images", encoding)
+    assert not (tmp_path / "images").exists()
 
 
 def test_blocks_are_whole_batches_and_no_larger_than_a_shard(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from gapbridge.errors import ArtifactError, InputError
+from gapbridge.evaluate.generation import Request
 from gapbridge.evaluate.predict import DESCRIBE, Predictor, ask, describe, open_picture
 
 from .tiny import QUESTIONS
@@ -16,7 +17,11 @@ from .tiny import QUESTIONS
 
 @pytest.fixture(scope="module")
 def predictor(model_folder: Path) -> Predictor:
-    return Predictor.load(model_folder, batch_size=3, max_new_tokens=6)
+    return Predictor.load(model_folder, batch_size=3)
+
+
+def _asked(questions: list[str], places: list[int]) -> list[Request]:
+    return [Request("the question", question, place, 6) for question, place in zip(questions, places, strict=True)]
 
 
 def _cross(count: int) -> tuple[list[str], list[int]]:
@@ -25,9 +30,9 @@ def _cross(count: int) -> tuple[list[str], list[int]]:
 
 def test_batches_answer_as_single_questions_do_and_in_order(predictor: Predictor, vectors: np.ndarray) -> None:
     questions, places = _cross(len(vectors))
-    together = predictor.answers(questions, places, predictor.embedded(vectors), "test")
+    together = predictor.answers(_asked(questions, places), predictor.embedded(vectors), "test")
     single = [
-        predictor.answers([question], [0], predictor.embedded(vectors[place : place + 1]), "test")[0]
+        predictor.answers(_asked([question], [0]), predictor.embedded(vectors[place : place + 1]), "test")[0]
         for question, place in zip(questions, places, strict=True)
     ]
     assert together == single
@@ -40,7 +45,7 @@ def test_an_answer_is_the_models_own_greedy_one(predictor: Predictor, vectors: n
         input_ids=ids, visual_embeds=torch.from_numpy(vectors[:1]), do_sample=False, max_new_tokens=6
     )
     expected = predictor.tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True).strip()
-    assert predictor.answers([QUESTIONS[0]], [0], predictor.embedded(vectors), "test") == [expected]
+    assert predictor.answers(_asked([QUESTIONS[0]], [0]), predictor.embedded(vectors), "test") == [expected]
 
 
 def test_the_same_question_about_the_same_picture_is_asked_once(predictor: Predictor, vectors: np.ndarray) -> None:
@@ -50,7 +55,7 @@ def test_the_same_question_about_the_same_picture_is_asked_once(predictor: Predi
         asked.extend(places)
         return predictor.embedded(vectors)(places)
 
-    answers = predictor.answers([QUESTIONS[0]] * 5, [2, 1, 2, 2, 1], visuals, "test")
+    answers = predictor.answers(_asked([QUESTIONS[0]] * 5, [2, 1, 2, 2, 1]), visuals, "test")
     assert sorted(asked) == [1, 2]
     assert answers[0] == answers[2] == answers[3]
     assert answers[1] == answers[4]

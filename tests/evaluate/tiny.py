@@ -15,8 +15,11 @@ WIDTH = 16
 QUESTIONS = ["what color is the circle", "describe the picture", "is there a blue ring on the left", "where is it"]
 
 
-def save_model(folder: Path, fingerprint: str | None = None) -> None:
-    """Write a model whose random weights are large enough that its answers differ."""
+def save_model(folder: Path, fingerprint: str | None = None, seeing: bool = False) -> None:
+    """Write a model whose random weights are large enough that its answers differ.
+
+    A fresh tower and adapter give nearly the same tokens for every picture; those of one that is `seeing` do not.
+    """
     tokenizer = train_tokenizer(QUESTIONS * 5, 340)
     torch.manual_seed(1)
     config = Lfm2Config(
@@ -35,11 +38,22 @@ def save_model(folder: Path, fingerprint: str | None = None) -> None:
         "text_cfg": {"context_length": 8, "vocab_size": 99, "width": 16, "heads": 2, "layers": 1},
     }
     preprocess = {"size": [32, 32], "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic"}
-    tower = ImageTower(build_tower(architecture).eval(), architecture, preprocess, fingerprint)
+    visual = build_tower(architecture).eval()
+    if seeing:
+        _redraw(visual, 0.5)
+    tower = ImageTower(visual, architecture, preprocess, fingerprint)
     cap = ImageCap(np.zeros(WIDTH), np.full(WIDTH, 0.2))
     placeholder = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     model = assemble(language_model, placeholder, tower, AdapterShape(24, 3, "heads"), cap, seed=5)
+    if seeing:
+        _redraw(model.model.multi_modal_projector, 2.0)
     save(model, make_processor(tokenizer, tower, 3, IMAGE_TOKEN), Prompter(tokenizer).end_id, folder)
+
+
+def _redraw(module: torch.nn.Module, size: float) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(0, size)
 
 
 def unit_vectors(count: int) -> np.ndarray:

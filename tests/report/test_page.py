@@ -14,6 +14,7 @@ from gapbridge.report import figures
 from gapbridge.report.card import model_card
 from gapbridge.report.facts import Recipe, read_metrics
 from gapbridge.report.gallery import draw, read_gallery, write_gallery
+from gapbridge.report.licences import stated_licence
 from gapbridge.report.page import Story, render
 from gapbridge.report.summary import table
 
@@ -147,13 +148,49 @@ def test_the_card_has_a_header_that_hubs_read_and_true_scores() -> None:
     text = model_card(recipe, made_up.metrics())
     _, header, body = text.split("---\n", 2)
     content = yaml.safe_load(header)
-    assert content["license"] == "apache-2.0"
+    assert content["license"] == "other"
     assert content["base_model"] == ["OWNER/NAME: odd"]
     results = {result["dataset"]["type"]: result["metrics"][0] for result in content["model-index"][0]["results"]}
     assert results["pope"] == {"name": "yes-no/1", "type": "accuracy", "value": 0.875}
     for expected in ("87.5", "`yes-no/1`", "0.391", "| texts | 20000 | 900 | 3 |", made_up.DIGEST, "## Limits"):
         assert expected in body
-    assert "base_model" not in model_card(Recipe(), made_up.metrics())
+    assert "| language model OWNER/NAME: odd | its files state none; look where it comes from |" in body
+    own = model_card(Recipe(), made_up.metrics())
+    assert "base_model" not in own and yaml.safe_load(own.split("---\n", 2)[1])["license"] == "apache-2.0"
+    assert "no pretrained part is inside" in own
+
+
+def test_the_card_tells_its_models_digest_the_parts_licences_and_what_the_figures_limit() -> None:
+    metrics = made_up.metrics()
+    metrics["realign"]["gap_heldout"] = 0.2
+    metrics["ingest"]["disjoint"]["near_twins"] = {"pictures": 90, "images": 0, "instruct": 4}
+    text = model_card(Recipe(encoder="transformers:models/a"), metrics, "cd" * 32, {"encoder": "other (a-name)"})
+    for expected in (
+        f"| this model | `{'cd' * 32}` |",
+        "| encoder transformers:models/a | other (a-name) |",
+        "- 1 answers of the evaluation held no answer that could be read",
+        "- On rows kept out the gap is 0.2 where chance alone would leave 0.0361",
+        "- 4 of 90 pictures of the benchmark look like one of the set instruct",
+    ):
+        assert expected in text
+    assert "of the set images" not in text
+
+
+def test_a_licence_is_read_from_the_parts_own_card_and_never_guessed(tmp_path: Path) -> None:
+    part = tmp_path / "models/one"
+    part.mkdir(parents=True)
+    assert stated_licence("transformers:models/one", None, tmp_path) is None
+    for header, expected in {
+        "---\nlicense: llama3\n---\n# Words": "llama3",
+        "---\nlicense: other\nlicense_name: a-name\n---\n": "other (a-name)",
+        "---\ntags: [x]\n---\nlicense: mit": None,
+        "---\nlicense: [": None,
+        "# license: mit": None,
+    }.items():
+        (part / "README.md").write_text(header)
+        assert stated_licence("models/one", None, tmp_path) == expected
+    assert stated_licence("OWNER/NEVER-DOWNLOADED", "0" * 40, tmp_path) is None
+    assert stated_licence("ViT-B-32/openai", None, tmp_path) is None
 
 
 def test_the_summary_shows_scores_gap_places_and_what_to_try(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The embed stage: which vectors each set gets, in the manifest's order, with an encoder that is made up."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from gapbridge import artifacts
 from gapbridge.corpus.manifest import read_manifest, write_manifest
+from gapbridge.corpus.pictures import Pictures
 from gapbridge.embeddings.shards import Shards
 from gapbridge.errors import ArtifactError
 from tests.embeddings.fakes import FakeEncoder
@@ -104,6 +106,53 @@ def test_figures_and_bytes_do_not_depend_on_the_cache(encoder: FakeEncoder, prep
     second = run_directly(prepared, "embed", "images"), artifacts.dvc_digest(prepared / "artifacts/embed/images")
     assert first == second
     assert encoder.batches == [3]
+
+
+def test_no_picture_is_opened_or_encoded_twice_whatever_asks_for_it(
+    encoder: FakeEncoder, prepared: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two sets of one workspace, and another workspace with the same files: one encoder, one cache."""
+    opened: list[str] = []
+    load = Pictures.load
+
+    def counted(self: Pictures, locator: str, sha256: str | None = None) -> Image.Image:
+        opened.append(locator)
+        return load(self, locator, sha256)
+
+    monkeypatch.setattr(Pictures, "load", counted)
+    _write(prepared, "images", "image", [_pictured(prepared, i) for i in (0, 1)])
+    _write(prepared, "probe", "pair", [_pictured(prepared, i, text="it is", objects=1) for i in range(4)])
+    run_directly(prepared, "embed", "images")
+    run_directly(prepared, "embed", "probe")
+    elsewhere = shutil.copytree(prepared, tmp_path_factory.mktemp("other") / "workspace")
+    shutil.rmtree(elsewhere / "artifacts/embed")
+    run_directly(elsewhere, "embed", "images")
+    run_directly(elsewhere, "embed", "probe")
+    assert sorted(opened) == [f"root:data/{i}.png" for i in range(3)]
+    assert encoder.batches == [2, 1, 1]  # two pictures, the third one, and the text
+    for name in ("images", "probe"):
+        places = [workspace / "artifacts/embed" / name for workspace in (prepared, elsewhere)]
+        assert artifacts.dvc_digest(places[0]) == artifacts.dvc_digest(places[1])
+
+
+def test_a_picture_that_has_become_unreadable_is_one_line(encoder: FakeEncoder, prepared: Path) -> None:
+    _write(prepared, "images", "image", [_pictured(prepared, i) for i in range(4)])
+    (prepared / "data" / "2.png").unlink()
+    with pytest.raises(ArtifactError, match=r"^root:data/2\.png: cannot be read; run `gapbridge ingest` again$"):
+        run_directly(prepared, "embed", "images")
+    assert not (prepared / "artifacts/embed/images").exists()
+
+
+def test_sides_of_two_encoders_do_not_go_together(
+    encoder: FakeEncoder, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(prepared, "texts", "text", [{"id": "t", "group_id": "g", "source": "test", "text": "a ring"}])
+    _write(prepared, "images", "image", [_pictured(prepared, i) for i in range(2)])
+    run_directly(prepared, "embed", "texts")
+    monkeypatch.setattr(encoder, "fingerprint", "newer")
+    run_directly(prepared, "embed", "images")
+    with pytest.raises(ArtifactError, match=r"embed/images/images: of encoder newer, expected fake; embed again$"):
+        run_directly(prepared, "realign")
 
 
 def test_a_picture_that_changed_since_ingest_reaches_neither_shards_nor_cache(

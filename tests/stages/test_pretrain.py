@@ -68,22 +68,37 @@ def test_noise_comes_from_params_and_changes_what_is_learned(ready: Path, set_pa
     assert learned[0] != learned[1]
 
 
-def test_on_a_gpu_the_frozen_weights_are_bf16_and_the_adapter_is_not(
-    ready: Path, monkeypatch: pytest.MonkeyPatch
+def test_in_bf16_the_frozen_weights_are_bf16_and_the_adapter_is_not(
+    ready: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = pretrain.train
+    train, seen = pretrain.train, {}
 
-    def train_as_a_gpu_would(*arguments: Any) -> Any:
-        with torch.autocast("cpu", torch.bfloat16):
-            return train(*arguments)
+    def watched(model: Any, *arguments: Any) -> Any:
+        seen.update({name: parameter.dtype for name, parameter in model.named_parameters()})
+        return train(model, *arguments)
 
-    monkeypatch.setattr(pretrain, "best_device", lambda: "cuda")
-    monkeypatch.setattr(pretrain, "train", train_as_a_gpu_would)
+    monkeypatch.setattr(pretrain, "train", watched)
+    set_params(pretrain={"precision": "bf16"})
     stage = bridge.stage(ready, "pretrain")
     metrics = pretrain.run(stage)
-    heldout = polars.read_parquet(stage.out / "losses.parquet")["heldout"].drop_nulls()
+    wide = {name for name, dtype in seen.items() if dtype == torch.float32}
+    assert wide == {name for name in seen if "multi_modal_projector" in name} and len(wide) < len(seen)
+    losses = polars.read_parquet(stage.out / "losses.parquet")
+    heldout = losses["heldout"].drop_nulls()
     assert heldout.is_finite().all() and heldout.len() == 2 and not metrics["packed"]
+    assert losses["loss"].tail(3).mean() < losses["loss"].head(3).mean()
     assert {tensor.dtype for tensor in load_file(stage.out / "adapter.safetensors").values()} == {torch.float32}
+
+
+def test_recomputed_layers_lose_nothing(ready: Path, set_params: SetParams) -> None:
+    learned = []
+    for checkpointed in (False, True):
+        set_params(pretrain={"gradient_checkpointing": checkpointed})
+        stage = bridge.stage(ready, "pretrain")
+        pretrain.run(stage)
+        learned.append(_bytes(stage.out))
+        shutil.rmtree(stage.scratch)
+    assert learned[0] == learned[1]
 
 
 def test_a_killed_run_ends_with_the_same_bytes(ready: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gapbridge.artifacts import model_digest
 from gapbridge.corpus.manifest import write_manifest
 from gapbridge.errors import ArtifactError
 from gapbridge.report.gallery import read_gallery
@@ -49,6 +50,8 @@ def ready(workspace: Path) -> Path:
     made_up.losses().write_parquet(artifacts / "pretrain/losses.parquet")
     made_up.losses().write_parquet(artifacts / "instruct/training/losses.parquet")
     made_up.write_metrics(workspace / "metrics", made_up.metrics())
+    for name in ("config.json", "model.safetensors"):
+        (artifacts / "instruct" / name).write_text(name)
     return workspace
 
 
@@ -63,7 +66,20 @@ def test_it_writes_page_gallery_and_card(ready: Path) -> None:
     assert "Stage 1: the adapter</figcaption>" in page
     assert "Stage 2: adapter and language model</figcaption>" in page
     assert "Encoder</figcaption>" not in page
-    assert (out / "model_card.md").read_text().startswith("---\nlicense: apache-2.0\n")
+    card = (out / "model_card.md").read_text()
+    assert card.startswith("---\nlicense: apache-2.0\n")
+    assert f"`{model_digest(ready / 'artifacts/instruct')}`" in card
+
+
+def test_the_card_states_the_licence_of_a_pinned_part(ready: Path) -> None:
+    folder = ready / "models/one"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    params = ready / "params.yaml"
+    params.write_text(params.read_text().replace("llm:\n  pretrained: null", "llm:\n  pretrained: models/one"))
+    run_stage("report", workspace=ready)
+    card = (ready / "artifacts/report/model_card.md").read_text()
+    assert "| language model models/one | apache-2.0 |" in card and "license: other" in card
 
 
 def test_two_runs_give_the_same_bytes(ready: Path) -> None:

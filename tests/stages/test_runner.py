@@ -34,5 +34,5 @@ def test_a_file_in_place_of_a_cache_is_told(workspace: Path, variable: str, monk
 
 def test_a_stage_of_one_process_refuses_several(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="sources is one process; torchrun may start llm, pretrain, instruct"):
+    with pytest.raises(InputError, match="sources is one process; torchrun may start llm, embed, pretrain, instruct"):
         run_stage("sources", workspace=workspace)

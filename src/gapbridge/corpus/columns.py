@@ -12,6 +12,8 @@ from gapbridge.errors import InputError
 
 BATCH_ROWS = 256
 """Pictures of so many rows are in memory at once."""
+UNREADABLE = "the row holds what is no text or number"
+"""Why a row is bad that Arrow cannot turn into Python values."""
 
 
 def needed(origin: Origin, kind: str, schema: pyarrow.Schema) -> list[str]:
@@ -37,15 +39,15 @@ def rows(origin: Origin, kind: str, path: str, batches: Iterable[pyarrow.RecordB
     for batch in batches:
         if kind in PICTURED:
             _demand_pictures(origin, batch.schema)
-        for fields in _values(batch):
+        for fields in values(batch):
             if fields is None:
-                yield BadRow(origin.path, f"{path} row {place + 1}", None, "the row holds what is no text or number")
+                yield BadRow(origin.path, f"{path} row {place + 1}", None, UNREADABLE)
             else:
                 yield _row(origin, path, place, fields, pictured)
             place += 1
 
 
-def _values(batch: pyarrow.RecordBatch) -> Iterator[dict[str, object] | None]:
+def values(batch: pyarrow.RecordBatch) -> Iterator[dict[str, object] | None]:
     """The rows as Python values; None for one that has none, such as a text that is not UTF-8."""
     try:
         yield from batch.to_pylist()
@@ -103,6 +105,22 @@ def _missing(origin: Origin, what: str, key: str, schema: pyarrow.Schema) -> str
     return (
         f"sources.{origin.set_name}.path: {origin.path} has no column of {what}, but {_shown(schema)}; "
         f"name one in sources.{origin.set_name}.{key}"
+    )
+
+
+def holds_pictures(field: pyarrow.Field) -> bool:
+    """Whether a column holds pictures (or any bytes), as `datasets` or others write them."""
+    types, kind = pyarrow.types, field.type
+    if types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0
+    return types.is_binary(kind) or types.is_large_binary(kind)
+
+
+def missing_columns(origin: Origin, path: str, wanted: Iterable[str], schema: pyarrow.Schema) -> str:
+    """What to say of a table without the columns that a format needs."""
+    return (
+        f"sources.{origin.set_name}.path: {path} has no column {' or '.join(map(repr, wanted))}, but"
+        f" {_shown(schema)}; name the file or folder of that benchmark"
     )
 
 

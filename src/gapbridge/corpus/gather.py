@@ -1,10 +1,11 @@
 """From a user's files to checked records: read, refuse second uses of an id, look into every picture once."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tqdm import tqdm
@@ -34,6 +35,7 @@ from gapbridge.errors import InputError
 
 _TEXTS = frozenset({"text", "language"})
 _ALL = frozenset({"text", "language", "image", "pair"})
+_QUESTIONS = frozenset({"question"})
 READERS: dict[str, tuple[Reader, frozenset[str]]] = {
     "jsonl": (jsonl.read, _ALL),
     "csv": (table.read, _ALL),
@@ -46,7 +48,7 @@ READERS: dict[str, tuple[Reader, frozenset[str]]] = {
     "llava": (llava.read, _ALL | {"dialogue"}),
     "internvl": (internvl.read, _ALL | {"dialogue"}),
     "unpaired": (unpaired.read, frozenset({"text", "language", "image"})),
-    "pope": (pope.read, frozenset({"question"})),
+    "pope": (pope.read, _QUESTIONS),
     "embeddings": (brought.read, frozenset({"text", "image", "pair"})),
 }
 """Each format's reader and the kinds of record that it gives."""
@@ -55,18 +57,24 @@ _BATCH_ROWS = 256
 
 
 def gather(
-    origin: Origin, file_format: str, kind: str, max_pixels: int, threads: int = 2
+    origin: Origin,
+    file_format: str,
+    kind: str,
+    max_pixels: int,
+    threads: int = 2,
+    benchmarks: Mapping[str, Reader] = MappingProxyType({}),
 ) -> Iterator[dict[str, Any] | BadRow]:
     """Good records and bad rows of one source, in the order of the source.
 
-    `max_pixels` bounds width × height of a picture. Raises InputError when the source as a whole cannot be read or
-    the format does not give records of `kind`.
+    `benchmarks` are further formats, which give questions. `max_pixels` bounds width × height of a picture. Raises
+    InputError when the source as a whole cannot be read or the format does not give records of `kind`.
     """
-    reader, kinds = READERS[file_format]
+    readers = READERS | {name: (reader, _QUESTIONS) for name, reader in benchmarks.items()}
+    reader, kinds = readers[file_format]
     if kind not in kinds:
-        fitting = " or ".join(sorted(name for name, (_, gives) in READERS.items() if kind in gives))
+        fitting = " or ".join(sorted(name for name, (_, gives) in readers.items() if kind in gives))
         raise InputError(f"sources.{origin.set_name}.format: {file_format} gives no {kind} records; use {fitting}")
-    drafts = _first_uses(origin, reader(origin, kind))
+    drafts = _first_uses(origin, _own_names(origin, reader(origin, kind), benchmarks.keys() - {file_format}))
     if origin.vectors is not None:
         drafts = brought.attach(origin, kind, drafts, by_place=file_format == "embeddings")
     if kind in PICTURED:
@@ -101,6 +109,17 @@ def _first_uses(origin: Origin, rows: Iterable[Draft | BadRow]) -> Iterator[Draf
                 continue
             seen.add(name)
         yield row
+
+
+def _own_names(origin: Origin, rows: Iterable[Draft | BadRow], taken: Set[str]) -> Iterator[Draft | BadRow]:
+    """The rows; a question that calls itself one of a published benchmark that it was not read as is a bad one."""
+    for row in rows:
+        name = row.record.get("benchmark") if isinstance(row, Draft) else None
+        if isinstance(row, Draft) and name in taken:
+            reason = f"{name} is a published benchmark; read its own files with `format: {name}`, or use another name"
+            yield BadRow(origin.path, row.place, row.record["id"], reason)
+        else:
+            yield row
 
 
 def _with_pictures(

@@ -15,7 +15,7 @@ from gapbridge.errors import InputError
 METADATA: dict[str, Callable[[Origin, str], Iterator[Row | BadRow]]] = {
     "metadata.jsonl": lambda origin, _: jsonl.rows(origin),
     "metadata.csv": lambda origin, _: table.rows(origin),
-    "metadata.parquet": parquet.rows,
+    "metadata.parquet": parquet.needed_rows,
 }
 
 

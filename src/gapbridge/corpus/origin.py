@@ -146,7 +146,7 @@ def unfit_name(name: str) -> str | None:
     return None
 
 
-def identified(row: dict[str, Any], key: str = "id") -> str:
+def identified(row: Mapping[str, Any], key: str = "id") -> str:
     """The id in `row`; integers count as text. Raises BadFieldError."""
     if key not in row:
         raise BadFieldError(f'"{key}" is missing')
@@ -156,19 +156,19 @@ def identified(row: dict[str, Any], key: str = "id") -> str:
     return _words(value, key)
 
 
-def words(row: dict[str, Any], key: str) -> str:
+def words(row: Mapping[str, Any], key: str) -> str:
     """The text under `key`, without the spaces around it. Raises BadFieldError when missing, empty or no text."""
     if key not in row:
         raise BadFieldError(f'"{key}" is missing')
     return _words(row[key], key)
 
 
-def group_of(row: dict[str, Any]) -> str | None:
+def group_of(row: Mapping[str, Any]) -> str | None:
     """The `group_id` in `row`, None when missing or null; integers count as text. Raises BadFieldError."""
     return None if row.get("group_id") is None else identified(row, "group_id")
 
 
-def optional_words(row: dict[str, Any], key: str) -> str | None:
+def optional_words(row: Mapping[str, Any], key: str) -> str | None:
     """As `words`, but None when the key is missing or null."""
     return None if row.get(key) is None else words(row, key)
 

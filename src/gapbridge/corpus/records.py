@@ -95,6 +95,8 @@ class Question(Pictured):
     answer: str = Field(str_length={"min_value": 1})
     subset: str = Field(nullable=True)
     novel: bool
+    detail: str = Field(nullable=True)
+    """What its benchmark's protocol needs besides (choices, category), as JSON; null for `pope` and the world."""
 
 
 SCHEMAS: dict[str, type[Record]] = {

@@ -1,20 +1,26 @@
 """Records to shards: each distinct content is encoded once, through the cache, in batches of one size.
 
-What is missing is encoded in order of first appearance and remembered block by block, so that a killed run goes
-on from its last whole block and the shards come out the same.
+What is missing is encoded in blocks and remembered block by block, so that a killed run goes on from its last whole
+block and the shards come out the same. Pictures are decoded by threads ahead of the encoder; the texts of a block go by
+length. Several ranks share the blocks; the first one writes the shards when all are done.
 Shapes: `n` records, `d` width, `b` rows of one batch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
+from gapbridge.embeddings.ahead import ahead
 from gapbridge.embeddings.cache import VectorCache, content_keys
-from gapbridge.embeddings.shards import Batch, Shards, write_shards
+from gapbridge.embeddings.ranks import Ranks
+from gapbridge.embeddings.shards import Batch, write_shards
 from gapbridge.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 2048
 """About as many vectors as a block of the cache holds: the most that a killed run loses."""
 _READ_ROWS = 16_384
+_MOST_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,8 @@ class Encoding:
     batch_size: int
     """Contents the encoder is given at once."""
     shard_rows: int
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that share the work; all have the same records."""
 
     @property
     def block_rows(self) -> int:
@@ -54,6 +63,19 @@ class Records:
     contents: Sequence[str]
 
 
+@dataclass(frozen=True)
+class _Contents:
+    """The distinct contents of one modality, and how places among them become vectors."""
+
+    kind: str
+    distinct: Sequence[str]
+    read: Callable[[Iterable[int]], Generator[Any, None, None]]
+    """What the encoder takes of the contents at those places, in their order."""
+    encode: Callable[[list[Any]], np.ndarray]
+    lengths: np.ndarray
+    """By which a block is sorted; where all are equal it keeps its order."""
+
+
 def embed_texts(encoder: "Encoder", records: Records, folder: Path, encoding: Encoding) -> dict[str, int]:
     """Write the shards of `records`' texts into `folder`.
 
@@ -61,19 +83,20 @@ def embed_texts(encoder: "Encoder", records: Records, folder: Path, encoding: En
     Raises ArtifactError where the encoder gives NaN or vectors of another width.
     """
     texts = list(dict.fromkeys(records.contents))
-    truncated = sum(encoder.truncated(texts[start:stop]) for start, stop in _spans(len(texts), encoding.block_rows))
-
-    def encode(places: Sequence[int]) -> np.ndarray:
-        return encoder.encode_texts([texts[place] for place in places])
-
-    shards = _embed("text", texts, encode, encoder, records, folder, encoding)
-    return {"rows": shards.rows, "distinct": len(texts), "truncated": int(truncated)}
+    counts = [encoder.token_counts(texts[start:stop]) for start, stop in _spans(len(texts), encoding.block_rows)]
+    lengths = np.concatenate(counts)
+    contents = _Contents(
+        "text", texts, lambda places: (texts[place] for place in places), encoder.encode_texts, lengths
+    )
+    _embed(contents, encoder, records, folder, encoding)
+    truncated = int((lengths > encoder.context_length).sum())
+    return {"rows": len(records.ids), "distinct": len(texts), "truncated": truncated}
 
 
 def embed_images(
     encoder: "Encoder", records: Records, load: Callable[[int], "Image"], folder: Path, encoding: Encoding
 ) -> dict[str, int]:
-    """Write the shards of `records`' pictures into `folder`; `load(i)` opens the picture of record i.
+    """Write the shards of `records`' pictures into `folder`; `load(i)` opens the picture of record i, in any thread.
 
     A picture is opened only when its digest is not in the cache. Returns `rows` and `distinct` pictures.
     Raises ArtifactError where the encoder gives NaN or vectors of another width.
@@ -81,44 +104,55 @@ def embed_images(
     digests = list(dict.fromkeys(records.contents))
     first_record = {digest: i for i, digest in reversed(list(enumerate(records.contents)))}
 
-    def encode(places: Sequence[int]) -> np.ndarray:
-        return encoder.encode_images([load(first_record[digests[place]]) for place in places])
+    def pixels(place: int) -> Any:
+        return encoder.pixels(load(first_record[digests[place]]))
 
-    shards = _embed("image", digests, encode, encoder, records, folder, encoding)
-    return {"rows": shards.rows, "distinct": len(digests)}
+    def read(places: Iterable[int]) -> Generator[Any, None, None]:
+        return ahead(pixels, places, _decoding_threads(), 2 * encoding.batch_size)
+
+    contents = _Contents("image", digests, read, encoder.encode_pixels, np.zeros(len(digests), int))
+    _embed(contents, encoder, records, folder, encoding)
+    return {"rows": len(records.ids), "distinct": len(digests)}
 
 
-def _embed(
-    kind: str,
-    distinct: Sequence[str],
-    encode: Callable[[Sequence[int]], np.ndarray],
-    encoder: "Encoder",
-    records: Records,
-    folder: Path,
-    encoding: Encoding,
-) -> Shards:
-    """Fill the cache with what it lacks of `distinct`, then write the records' shards from it."""
+def _decoding_threads() -> int:
+    """As many as this process has cores, shared with the other processes of torchrun on this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST_THREADS, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def _embed(contents: _Contents, encoder: "Encoder", records: Records, folder: Path, encoding: Encoding) -> None:
+    """Fill the cache with what it lacks of the contents, then (the first rank) write the records' shards from it."""
     cache = VectorCache(encoding.cache_root, encoder.fingerprint, encoder.width)
-    keys = content_keys(kind, distinct)
-    _fill(cache, keys, encode, encoding, f"{kind}s")
-    key_of = dict(zip(distinct, keys, strict=True))
+    keys = content_keys(contents.kind, contents.distinct)
+    _fill(cache, keys, contents, encoding)
+    encoding.ranks.wait()
+    if encoding.ranks.rank > 0:
+        return
+    cache.refresh()
+    key_of = dict(zip(contents.distinct, keys, strict=True))
     wanted = np.array([key_of[content] for content in records.contents], dtype=keys.dtype)
     batches = _cached(cache, records.ids, wanted)
-    return write_shards(folder, batches, encoder.fingerprint, encoding.shard_rows, records.groups)
+    write_shards(folder, batches, encoder.fingerprint, encoding.shard_rows, records.groups)
 
 
-def _fill(
-    cache: VectorCache, keys: np.ndarray, encode: Callable[[Sequence[int]], np.ndarray], encoding: Encoding, label: str
-) -> None:
-    """Encode what the cache lacks; one block is added when it is whole."""
-    missing = np.flatnonzero(cache.missing(keys))
-    known = len(keys) - len(missing)
-    with tqdm(total=len(keys), initial=known, desc=f"embed {label}", unit="row", mininterval=0.5) as progress:
-        for start, stop in _spans(len(missing), encoding.block_rows):
-            block = missing[start:stop]
+def _fill(cache: VectorCache, keys: np.ndarray, contents: _Contents, encoding: Encoding) -> None:
+    """Encode this rank's part of what the cache lacks; one block is added when it is whole."""
+    places = np.arange(len(keys))
+    own = places[encoding.ranks.own(places // encoding.block_rows)]
+    missing = own[cache.missing(keys[own])]
+    blocks = [missing[start:stop] for start, stop in _spans(len(missing), encoding.block_rows)]
+    blocks = [block[np.argsort(contents.lengths[block], kind="stable")] for block in blocks]
+    progress_bar = tqdm(
+        total=len(own), initial=len(own) - len(missing), desc=f"embed {contents.kind}s", unit="row", mininterval=0.5,
+        disable=encoding.ranks.rank > 0,
+    )  # fmt: skip
+    with closing(contents.read(int(place) for block in blocks for place in block)) as ready, progress_bar as progress:
+        for block in blocks:
             parts = []
             for first, last in _spans(len(block), encoding.batch_size):
-                parts.append(_checked(encode(block[first:last].tolist()), last - first, cache.width))
+                rows = contents.encode(list(islice(ready, last - first)))
+                parts.append(_checked(rows, last - first, cache.width))
                 progress.update(last - first)
             cache.append(keys[block], np.concatenate(parts))
 

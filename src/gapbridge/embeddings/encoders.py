@@ -4,6 +4,9 @@ Shapes: `n` rows, `d` width, `b` rows of one batch, `t` tokens, `s` pixels a sid
 
 An encoder's folder holds encoder.json and, when the encoder was trained here, the files that open_clip loads
 from a local directory; a pinned encoder is known by its name and the fingerprint of its weights.
+
+A row depends on its content alone, to the byte, never on the batch: every batch has the same number of rows, and a text
+is padded to a length that follows from itself.
 """
 
 import hashlib
@@ -15,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from gapbridge import artifacts
+from gapbridge.embeddings.adapters import ADAPTERS
 from gapbridge.errors import ArtifactError, InputError
 
 FORMAT_VERSION = 1
@@ -22,9 +26,9 @@ BATCH_ROWS = 64
 """Rows of every batch; the last one is padded, since kernels may round otherwise for another shape."""
 BROUGHT = "vectors"
 """The kind that says that there is no encoder: the vectors were brought along."""
-KINDS = ("open_clip", "transformers", BROUGHT)
 TRANSFORMERS = "transformers:"
-"""How the name of a model begins that transformers loads; all others are open_clip's."""
+LLM2CLIP = "llm2clip:"
+"""How the names begin of what transformers loads and of LLM2CLIP's pairs; all others are open_clip's."""
 _LOCAL = "local"
 
 
@@ -39,11 +43,14 @@ class Encoder(Protocol):
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit rows (n, d) float32 of the texts, put into the text template first."""
 
-    def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Unit rows (n, d) float32 of the pictures."""
+    def pixels(self, image: Image.Image) -> Any:
+        """What the image half takes of one picture; several threads may ask at once."""
 
-    def truncated(self, texts: Sequence[str]) -> int:
-        """How many of the texts are longer than the context and lose their end."""
+    def encode_pixels(self, pixels: Sequence[Any]) -> np.ndarray:
+        """Unit rows (n, d) float32 of pictures, each as `pixels` gave it."""
+
+    def token_counts(self, texts: Sequence[str]) -> Sequence[int]:
+        """Tokens (n,) of the whole texts; those with more than `context_length` lose their end."""
 
 
 class Towers(Protocol):
@@ -61,20 +68,23 @@ class Towers(Protocol):
     """All but weights and template that decides a vector."""
     model: Any
 
-    def tokens(self, texts: Sequence[str]) -> dict[str, Any]:
-        """Tensors (b, …) that the text half takes, cut and padded to the context."""
+    def lengths(self, texts: Sequence[str]) -> Sequence[int]:
+        """Tokens (n,) of the whole texts, with the markers around them."""
 
-    def pixels(self, images: Sequence[Image.Image]) -> Any:
-        """(b, 3, s, s)."""
+    def places(self, texts: Sequence[str]) -> Sequence[int]:
+        """How many places (n,) each text is cut or padded to; a text's own tokens alone decide."""
+
+    def tokens(self, texts: Sequence[str], places: int) -> dict[str, Any]:
+        """Tensors (b, …) that the text half takes, of texts that all take so many places."""
+
+    def pixels(self, image: Image.Image) -> Any:
+        """(3, s, s) on the CPU; safe in several threads."""
 
     def text_features(self, tokens: dict[str, Any]) -> Any:
         """(b, d)."""
 
     def image_features(self, pixels: Any) -> Any:
         """(b, d)."""
-
-    def length(self, text: str) -> int:
-        """Tokens of the whole text, with the markers around it."""
 
 
 class DualEncoder:
@@ -90,19 +100,42 @@ class DualEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit rows (n, d) float32."""
-        return self._encode(texts, lambda part: self._towers.tokens(self._templated(part)), self._towers.text_features)
+        templated = self._templated(texts)
+        rows, places = np.empty((len(texts), self.width), np.float32), np.array(self._towers.places(templated))
+        for count in np.unique(places):
+            here = np.flatnonzero(places == count)
+            rows[here] = self._encode(
+                [templated[place] for place in here],
+                lambda part, count=int(count): self._towers.tokens(part, count),
+                self._towers.text_features,
+            )
+        return rows
 
-    def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Unit rows (n, d) float32; the pictures are resized, cropped and normalised as the encoder was trained."""
+    def pixels(self, image: Image.Image) -> Any:
+        """(3, s, s): the picture resized, cropped and normalised as the encoder was trained."""
+        return self._towers.pixels(image)
+
+    def encode_pixels(self, pixels: Sequence[Any]) -> np.ndarray:
+        """Unit rows (n, d) float32."""
+        import torch
+
         return self._encode(
-            images,
-            lambda part: {"pixels": self._towers.pixels(part)},
+            pixels,
+            lambda part: {"pixels": torch.stack(list(part))},
             lambda batch: self._towers.image_features(batch["pixels"]),
         )
 
+    def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Unit rows (n, d) float32 of pictures as they are."""
+        return self.encode_pixels([self.pixels(image) for image in images])
+
+    def token_counts(self, texts: Sequence[str]) -> Sequence[int]:
+        """Tokens (n,) of the texts inside the template, with the markers around them."""
+        return self._towers.lengths(self._templated(texts))
+
     def truncated(self, texts: Sequence[str]) -> int:
         """How many texts need more tokens than the context has places."""
-        return sum(self._towers.length(text) > self.context_length for text in self._templated(texts))
+        return sum(count > self.context_length for count in self.token_counts(texts))
 
     def _encode(
         self,
@@ -154,7 +187,7 @@ def load_encoder(folder: Path, device: str = "cpu", threads: int | None = None) 
 def read_about(folder: Path) -> dict[str, Any]:
     """What encoder.json in `folder` says, its `fingerprint` among it. Raises ArtifactError for another format."""
     about = artifacts.read_json(folder / "encoder.json")
-    if about.get("format_version") != FORMAT_VERSION or about.get("kind") not in KINDS:
+    if about.get("format_version") != FORMAT_VERSION or about.get("kind") not in ADAPTERS:
         raise ArtifactError(f"{folder}/encoder.json: no encoder of format {FORMAT_VERSION}; run `gapbridge encoder`")
     return about
 
@@ -169,7 +202,7 @@ def pin_encoder(
     encoder = open_pretrained(name or f"local-dir:{folder}", revision, text_template, device)
     about = {
         "format_version": FORMAT_VERSION,
-        "kind": "transformers" if (name or "").startswith(TRANSFORMERS) else "open_clip",
+        "kind": kind_of(name or ""),
         "pretrained": name or _LOCAL,
         "revision": revision,
         "text_template": text_template,
@@ -200,18 +233,35 @@ def open_pretrained(
     """A pretrained encoder by name.
 
     `local-dir:PATH`, `hf-hub:OWNER/NAME` and `ARCHITECTURE/TAG` are open_clip's names; `transformers:PATH` and
-    `transformers:OWNER/NAME` are CLIP or SigLIP as transformers saves them. Raises InputError for a malformed name,
-    template or needless revision, ArtifactError when the weights are not there or do not fill the model exactly.
+    `transformers:OWNER/NAME` are CLIP, SigLIP or SigLIP 2 as transformers saves them; `llm2clip:VISION+TEXT` names
+    LLM2CLIP's two models, each a path or a hub id (`embeddings.llm2clip_towers`).
+    Raises InputError for a malformed name, template or needless revision, ArtifactError when the weights are not there
+    or do not fill the model exactly.
     """
     if "{}" not in text_template:
         raise InputError(f"encoder.text_template: {text_template!r} has no {{}} where the text belongs")
-    if name.startswith(TRANSFORMERS):
+    return DualEncoder(_towers(name, revision, device), text_template)
+
+
+def kind_of(name: str) -> str:
+    """Which of `ADAPTERS` opens the encoder of that name."""
+    prefixes = {TRANSFORMERS: "transformers", LLM2CLIP: "llm2clip"}
+    return next((kind for prefix, kind in prefixes.items() if name.startswith(prefix)), "open_clip")
+
+
+def _towers(name: str, revision: str | None, device: str) -> Towers:
+    kind = kind_of(name)
+    if kind == "transformers":
         from gapbridge.embeddings.transformers_towers import TransformersTowers
 
-        return DualEncoder(TransformersTowers(name.removeprefix(TRANSFORMERS), revision, device), text_template)
+        return TransformersTowers(name.removeprefix(TRANSFORMERS), revision, device)
+    if kind == "llm2clip":
+        from gapbridge.embeddings.llm2clip_towers import Llm2ClipTowers
+
+        return Llm2ClipTowers(name.removeprefix(LLM2CLIP), revision, device)
     from gapbridge.embeddings.open_clip_towers import OpenClipTowers
 
-    return DualEncoder(OpenClipTowers(name, revision, device), text_template)
+    return OpenClipTowers(name, revision, device)
 
 
 def _fingerprint(towers: Towers, template: str) -> str:

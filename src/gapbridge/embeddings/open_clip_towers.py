@@ -37,15 +37,25 @@ class OpenClipTowers:
         self.context_length = int(tokenizer.context_length)
         self.description = tuple(_description(self.preprocess_cfg, tokenizer))
 
-    def tokens(self, texts: Sequence[str]) -> dict[str, Any]:
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens (n,) of the whole texts, with the markers around them."""
+        inner = getattr(self._tokenizer, "tokenizer", None)
+        if inner is None:
+            return [len(self._tokenizer.encode(text)) + 2 for text in texts]
+        cleaned = [self._tokenizer.clean_fn(text) for text in texts]
+        return [len(ids) for ids in inner(cleaned, truncation=False).input_ids] if cleaned else []
+
+    def places(self, texts: Sequence[str]) -> list[int]:
+        """All texts take the whole context: many of open_clip's text halves want exactly that."""
+        return [self.context_length] * len(texts)
+
+    def tokens(self, texts: Sequence[str], places: int) -> dict[str, Any]:
         """Ids (b, t)."""
-        return {"ids": self._tokenizer(list(texts))}
+        return {"ids": self._tokenizer(list(texts), context_length=places)}
 
-    def pixels(self, images: Sequence[Image.Image]) -> Any:
-        """(b, 3, s, s)."""
-        import torch
-
-        return torch.stack([self._preprocess(image) for image in images])
+    def pixels(self, image: Image.Image) -> Any:
+        """(3, s, s)."""
+        return self._preprocess(image)
 
     def text_features(self, tokens: dict[str, Any]) -> Any:
         """(b, d)."""
@@ -55,23 +65,11 @@ class OpenClipTowers:
         """(b, d)."""
         return self.model.encode_image(pixels)
 
-    def length(self, text: str) -> int:
-        """Tokens of the whole text, with the markers around it."""
-        inner = getattr(self._tokenizer, "tokenizer", None)
-        return len(inner(text).input_ids) if inner is not None else len(self._tokenizer.encode(text)) + 2
-
 
 def _resolve(name: str, revision: str | None) -> tuple[str, str | None]:
     """open_clip's (model name, tag); a hub's files are fetched at the revision and read as a folder."""
     if name.startswith("hf-hub:"):
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-        try:
-            found = snapshot_download(name.removeprefix("hf-hub:"), revision=revision, allow_patterns=_HUB_FILES)
-        except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-            raise ArtifactError(f"{name}: cannot be fetched ({first_line(error)}); check name and network") from error
-        return _local(Path(found), name), None
+        return _local(fetched(name.removeprefix("hf-hub:"), revision, _HUB_FILES), name), None
     if revision is not None:
         raise InputError(f"encoder.revision: {name} has no revisions; set it to null")
     if name.startswith("local-dir:"):
@@ -80,6 +78,17 @@ def _resolve(name: str, revision: str | None) -> tuple[str, str | None]:
     if not (architecture and slash and tag):
         raise InputError(f"encoder.pretrained: {name!r} is none of local-dir:PATH, hf-hub:OWNER/NAME, ARCHITECTURE/TAG")
     return architecture, tag
+
+
+def fetched(repository: str, revision: str | None, files: list[str]) -> Path:
+    """The folder of a hub's `repository`, with `files` (patterns) of that revision. Raises ArtifactError without it."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=files))
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise ArtifactError(f"{repository}: cannot be fetched ({first_line(error)}); check name and network") from error
 
 
 def _local(folder: Path, name: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from gapbridge.evaluate.answers import choices, find_choice, words
-from gapbridge.evaluate.protocol import Graded
+from gapbridge.evaluate.protocol import Graded, Item
 
 
 class NormalisedMatch:
@@ -17,17 +17,18 @@ class NormalisedMatch:
     def __init__(self, answers: Sequence[str]) -> None:
         self._known = choices(answers)
 
-    def parse(self, raw: str) -> str | None:
+    def parse(self, raw: str, item: Item) -> str | None:
         """The one answer of the benchmark that `raw` names."""
+        del item
         return find_choice(raw, self._known)
 
-    def score(self, parsed: str | None, answer: str) -> float:
+    def score(self, parsed: str | None, item: Item) -> float:
         """1 for the right answer, else 0."""
-        return float(parsed is not None and parsed == " ".join(words(answer)))
+        return float(parsed is not None and parsed == " ".join(words(item.answer)))
 
-    def majority(self, answers: Sequence[str]) -> float:
+    def majority(self, items: Sequence[Item]) -> float:
         """The share of the commonest answer."""
-        return Counter(map(words, answers)).most_common(1)[0][1] / len(answers)
+        return Counter(words(item.answer) for item in items).most_common(1)[0][1] / len(items)
 
     def extras(self, graded: Sequence[Graded]) -> dict[str, Any]:
         """Nothing more."""

@@ -6,7 +6,7 @@ Majority floor: the best of the benchmark's own captions, given for every pictur
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from gapbridge.evaluate.protocol import Graded
+from gapbridge.evaluate.protocol import Graded, Item
 from gapbridge.world.describe import bound_attributes
 
 
@@ -16,17 +16,18 @@ class BoundAttributesF1:
     id = "bound-attributes-f1/1"
     measure: Literal["accuracy", "f1"] = "f1"
 
-    def parse(self, raw: str) -> list[str] | None:
+    def parse(self, raw: str, item: Item) -> list[str] | None:
         """The bound attributes in words, sorted; None when the caption holds none."""
+        del item
         return _attributes(raw) or None
 
-    def score(self, parsed: list[str] | None, answer: str) -> float:
+    def score(self, parsed: list[str] | None, item: Item) -> float:
         """F1 of one caption, 0 to 1."""
-        return _f1(set(parsed or ()), set(_attributes(answer)))
+        return _f1(set(parsed or ()), set(_attributes(item.answer)))
 
-    def majority(self, answers: Sequence[str]) -> float:
-        """The mean F1 of the caption among `answers` that does best for all of them."""
-        wanted = [frozenset(_attributes(answer)) for answer in answers]
+    def majority(self, items: Sequence[Item]) -> float:
+        """The mean F1 of the caption among the right ones that does best for all of them."""
+        wanted = [frozenset(_attributes(item.answer)) for item in items]
         return max(sum(_f1(caption, want) for want in wanted) / len(wanted) for caption in set(wanted))
 
     def extras(self, graded: Sequence[Graded]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Greedy answers in batches: for the benchmarks, and for `gapbridge ask` and `gapbridge describe`.
 
-Prompts are batched by length, padded on the left, and the answers put back in order. The same question about the
-same picture is asked once. Shapes: `b` prompts of a batch, `t` tokens, `d` width of a vector, `s` pixels a side.
+Prompts are batched by length, padded on the left, and the answers put back in order (`generation`). Shapes: `b` prompts
+of a batch, `t` tokens, `d` width of a vector, `s` pixels a side.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from tqdm import tqdm
 
 from gapbridge.corpus.pictures import BadPictureError, decode
 from gapbridge.embeddings.brought import read_vector
 from gapbridge.errors import ArtifactError, InputError
+from gapbridge.evaluate.generation import KeptAnswers, Request, answer_all
 from gapbridge.train.prompts import Prompter
 
 DESCRIBE = "describe the picture"
@@ -38,10 +38,9 @@ class Predictor:
     tokenizer: Any
     image_processor: Any
     batch_size: int
-    max_new_tokens: int
 
     @classmethod
-    def load(cls, folder: Path, batch_size: int = _BATCH_SIZE, max_new_tokens: int = _MAX_NEW_TOKENS) -> "Predictor":
+    def load(cls, folder: Path, batch_size: int = _BATCH_SIZE) -> "Predictor":
         """Open a model directory, on the GPU where there is one.
 
         Raises ArtifactError when `folder` holds no such model.
@@ -61,35 +60,25 @@ class Predictor:
         model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = processor.tokenizer
         prompter = Prompter(tokenizer, processor.image_token)
-        return cls(model, prompter, tokenizer, processor.image_processor, batch_size, max_new_tokens)
+        return cls(model, prompter, tokenizer, processor.image_processor, batch_size)
 
     def answers(
-        self,
-        questions: Sequence[str],
-        places: Sequence[int],
-        visuals: Visuals,
-        label: str | None,
-        names: Sequence[str] | None = None,
+        self, requests: Sequence[Request], visuals: Visuals, label: str | None, kept: KeptAnswers | None = None
     ) -> list[str]:
-        """The raw answer to each question about the picture at its place, in order; `label` names the progress bar.
+        """The raw answer to each request, in order; `label` names the progress bar (`generation.answer_all`).
 
-        Raises InputError when a question holds a marker of the prompt, calling it by its name in `names`.
+        Raises InputError when a question holds a marker of the prompt.
         """
-        wanted = list(zip(questions, places, strict=True))
-        distinct = list(dict.fromkeys(wanted))
-        names = names or ["the question"] * len(questions)
-        named = dict(zip(reversed(questions), reversed(names), strict=True))
-        prompts = {question: self.prompt(question, name) for question, name in named.items()}
-        distinct.sort(key=lambda pair: (len(prompts[pair[0]]), pair))
-        found: dict[tuple[str, int], str] = {}
-        with tqdm(total=len(wanted), desc=label, unit="answer", dynamic_ncols=True, disable=label is None) as progress:
-            for first in range(0, len(distinct), self.batch_size):
-                batch = distinct[first : first + self.batch_size]
-                ids = [prompts[question] for question, _ in batch]
-                found.update(zip(batch, self._generate(ids, visuals([place for _, place in batch])), strict=True))
-                progress.update(len(batch))
-            progress.update(len(wanted) - len(distinct))
-        return [found[pair] for pair in wanted]
+        names = {request.question: request.name for request in reversed(requests)}
+        prompts = {question: self.prompt(question, name) for question, name in names.items()}
+
+        def generate(batch: Sequence[Request]) -> list[str]:
+            ids = [prompts[request.question] for request in batch]
+            return self._generate(ids, visuals([request.picture for request in batch]), batch[0].max_new_tokens)
+
+        return answer_all(
+            requests, generate, lambda request: len(prompts[request.question]), self.batch_size, kept, label
+        )
 
     def prompt(self, question: str, name: str = "the question") -> list[int]:
         """Ids of `question` about a picture, up to where the answer begins; errors call it by `name`."""
@@ -112,7 +101,7 @@ class Predictor:
         return visuals
 
     @torch.inference_mode()
-    def _generate(self, prompts: list[list[int]], visual: dict[str, torch.Tensor]) -> list[str]:
+    def _generate(self, prompts: list[list[int]], visual: dict[str, torch.Tensor], max_new_tokens: int) -> list[str]:
         ids, mask = _pad_left(prompts, self.tokenizer.pad_token_id)
         device, dtype = self.model.device, self.model.dtype
         generated = self.model.generate(
@@ -120,7 +109,7 @@ class Predictor:
             attention_mask=mask.to(device),
             **{name: value.to(device, dtype) for name, value in visual.items()},
             do_sample=False,
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=max_new_tokens,
             eos_token_id=self.prompter.end_id,
             pad_token_id=self.tokenizer.pad_token_id,
         )
@@ -166,8 +155,9 @@ def _answers(model: Path, images: Sequence[Path], question: str) -> list[str]:
             f" give a vector of the same encoder, of width {about.hidden_size}, as a .npy file"
         )
     rows = np.array([read_vector(images[place], about.hidden_size) for place in vectors])
-    answers = predictor.answers([question] * len(others), range(len(others)), predictor.pictured(pictures), label=None)
-    answers += predictor.answers([question] * len(rows), range(len(rows)), predictor.embedded(rows), label=None)
+    requests = [Request("the question", question, place, _MAX_NEW_TOKENS) for place in range(len(images))]
+    answers = predictor.answers(requests[: len(others)], predictor.pictured(pictures), label=None)
+    answers += predictor.answers(requests[: len(rows)], predictor.embedded(rows), label=None)
     return [answer for _, answer in sorted(zip(others + vectors, answers, strict=True))]
 
 

@@ -5,13 +5,14 @@ Shapes: `g` groups (scenes, source pictures) of one benchmark, `r` bootstrap dra
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from gapbridge.errors import InputError
-from gapbridge.evaluate.protocol import Graded, Rules, mean_score
+from gapbridge.evaluate.protocol import Benchmark, Graded, Rules, mean_score
 
 FORMAT_VERSION = 1
 _DRAWS = 1000
@@ -31,7 +32,7 @@ def benchmark_figures(rules: Rules, seeing: Sequence[Graded], blind: Sequence[Gr
         "protocol": rules.id,
         "measure": rules.measure,
         **_pair(seen, seen_blind),
-        "majority": rules.majority([one.item.answer for one in seen]),
+        "majority": rules.majority([one.item for one in seen]),
         "interval": bootstrap_interval(seen, seed),
         "unparsed": sum(one.parsed is None for one in seen),
         **rules.extras(seen),
@@ -45,14 +46,46 @@ def benchmark_figures(rules: Rules, seeing: Sequence[Graded], blind: Sequence[Gr
     return figures
 
 
-def whole_figures(benchmarks: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The content of metrics/evaluate.json: every benchmark, and the plain mean over the benchmarks."""
+def whole_figures(
+    benchmarks: dict[str, dict[str, Any]], published: Mapping[str, Benchmark] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The content of metrics/evaluate.json: every benchmark, and the plain mean over the benchmarks.
+
+    The `published` ones also say their family; a family that is there as a whole has averages of its own, and so have
+    all of them together (`published`).
+    """
+    named = {
+        name: {**figures, "family": published[name].family} if name in published else figures
+        for name, figures in benchmarks.items()
+    }
     return {
         "format_version": FORMAT_VERSION,
-        "benchmarks": benchmarks,
-        "average": math.fsum(figures["score"] for figures in benchmarks.values()) / len(benchmarks),
-        "average_blind": math.fsum(figures["blind"] for figures in benchmarks.values()) / len(benchmarks),
+        "benchmarks": named,
+        "average": _mean(benchmarks, "score", benchmarks),
+        "average_blind": _mean(benchmarks, "blind", benchmarks),
+        **_family_averages(benchmarks, published),
     }
+
+
+def _family_averages(benchmarks: dict[str, dict[str, Any]], published: Mapping[str, Benchmark]) -> dict[str, Any]:
+    members: dict[str, list[str]] = {}
+    for name, benchmark in published.items():
+        members.setdefault(benchmark.family, []).append(name)
+    families = {
+        family: {"score": _mean(benchmarks, "score", names), "blind": _mean(benchmarks, "blind", names)}
+        for family, names in members.items()
+        if benchmarks.keys() >= set(names)
+    }
+    if not families:
+        return {}
+    if families.keys() != members.keys():
+        return {"families": families}
+    whole = {"score": _mean(benchmarks, "score", published), "blind": _mean(benchmarks, "blind", published)}
+    return {"families": families, "published": whole}
+
+
+def _mean(benchmarks: Mapping[str, Mapping[str, Any]], figure: str, names: Collection[str]) -> float:
+    return math.fsum(benchmarks[name][figure] for name in names) / len(names)
 
 
 def bootstrap_interval(graded: Sequence[Graded], seed: int) -> list[float]:

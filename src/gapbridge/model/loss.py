@@ -25,7 +25,11 @@ def summed_cross_entropy(states: Tensor, labels: Tensor, head: Callable[[Tensor]
     """
     targets = labels[:, 1:]
     labelled = targets != IGNORED
-    rows, targets = states[:, :-1][labelled], targets[labelled]
+    return rows_cross_entropy(states[:, :-1][labelled], targets[labelled], head, vocabulary)
+
+
+def rows_cross_entropy(rows: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], vocabulary: int) -> Tensor:
+    """The same of the labelled places alone: their states (m, h) and targets (m,)."""
     size = max(1, _CHUNK_LOGITS // vocabulary)
     if len(rows) <= size:
         return _chunk_loss(rows, targets, head)

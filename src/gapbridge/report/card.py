@@ -9,13 +9,24 @@ from gapbridge.report.facts import Recipe, digests
 from gapbridge.report.page import novel_rows
 
 
-def model_card(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
-    """The card of the model that `metrics` (by stage, as `facts.read_metrics` gives them) tell of."""
+def model_card(
+    recipe: Recipe,
+    metrics: Mapping[str, Any],
+    model: str | None = None,
+    licences: Mapping[str, str | None] | None = None,
+) -> str:
+    """The card of the model that `metrics` (by stage, as `facts.read_metrics` gives them) tell of.
+
+    `model` is the directory's `artifacts.model_digest`, by which `gapbridge export` knows whose card it is; `licences`
+    has what the pinned parts' own cards state, by part.
+    """
     return (
         environment(Path(__file__).parent)
         .get_template("card.md")
         .render(
             recipe=recipe,
+            model=model,
+            licences=licences or {},
             base_models=recipe.base_models,
             evaluate=metrics["evaluate"],
             realign=metrics["realign"],

@@ -4,5 +4,5 @@ STAGES = (
     "sources", "ingest", "encoder", "llm", "embed", "realign", "geometry", "pretrain", "instruct", "evaluate", "report",
 )  # fmt: skip
 EMBED_SETS = ("texts", "images", "instruct", "benchmark", "probe")
-SEVERAL_PROCESSES = ("llm", "pretrain", "instruct")
-"""Stages that torchrun may start on several processes: there the loss does not depend on their number."""
+SEVERAL_PROCESSES = ("llm", "embed", "pretrain", "instruct")
+"""Stages that torchrun may start on several processes: neither vectors nor losses depend on their number."""

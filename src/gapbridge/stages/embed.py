@@ -1,7 +1,7 @@
 """embed: the unit vectors of one set; texts, pictures or both, as the set's records have them, or as brought along.
 
 Reads artifacts/ingest/<set> and artifacts/encoder; writes one shard folder for each modality (`texts/`, `images/`),
-its rows in the manifest's order.
+its rows in the manifest's order. Several processes under torchrun share the work, and the first one writes.
 """
 
 from typing import Any
@@ -14,6 +14,7 @@ from gapbridge.corpus.pictures import Pictures
 from gapbridge.embeddings import brought
 from gapbridge.embeddings.encode import Encoding, Records, embed_images, embed_texts
 from gapbridge.embeddings.encoders import BROUGHT, Encoder, best_device, load_encoder, read_about
+from gapbridge.embeddings.ranks import Ranks, joined
 from gapbridge.embeddings.shards import write_shards
 from gapbridge.errors import ArtifactError
 from gapbridge.stages.runner import StageRun, cache_root
@@ -25,13 +26,18 @@ PICTURED_SETS = ("images", "instruct", "benchmark", "probe")
 
 def run(stage: StageRun) -> dict[str, Any]:
     """Embed the set `stage.item`; the figures count rows, distinct contents and truncated texts."""
+    with joined() as ranks:
+        return _embed(stage, ranks)
+
+
+def _embed(stage: StageRun, ranks: Ranks) -> dict[str, Any]:
     folder = stage.artifact("ingest", stage.item)
     manifest = read_manifest(folder)
     if vectors := artifacts.read_json(folder / "ingest.json").get("vectors"):
         return _copy(stage, manifest, vectors)
     settings = stage.params.embed
     encoder = load_encoder(stage.artifact("encoder"), device=best_device(), threads=settings.threads)
-    encoding = Encoding(cache_root(), settings.batch_size, settings.shard_rows)
+    encoding = Encoding(cache_root(), settings.batch_size, settings.shard_rows, ranks)
     figures: dict[str, Any] = {"fingerprint": encoder.fingerprint, "width": encoder.width, "rows": manifest.height}
     if stage.item in PICTURED_SETS:
         pictures = Pictures(folder, stage.workspace / stage.params.sources.root)

@@ -1,5 +1,6 @@
 """evaluate: every benchmark question answered with the picture and without, parsed, scored, and kept."""
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -7,13 +8,16 @@ import torch
 from polars import DataFrame
 
 from gapbridge.corpus.manifest import read_manifest
+from gapbridge.corpus.pictures import Pictures
 from gapbridge.embeddings.shards import Shards
 from gapbridge.errors import ArtifactError
-from gapbridge.evaluate.benchmarks import rules_for
+from gapbridge.evaluate.benchmarks import BENCHMARKS, rules_for
 from gapbridge.evaluate.blind import mean_image
+from gapbridge.evaluate.generation import KeptAnswers, Request
 from gapbridge.evaluate.predict import Predictor
 from gapbridge.evaluate.predictions import BLIND, SEEING, write_predictions
 from gapbridge.evaluate.protocol import Graded, Item, Rules, grade
+from gapbridge.evaluate.reference import Reference, grey
 from gapbridge.evaluate.scores import benchmark_figures, whole_figures
 from gapbridge.stages.runner import StageRun
 from gapbridge.train.prompts import record_names
@@ -21,21 +25,46 @@ from gapbridge.train.prompts import record_names
 
 def run(stage: StageRun) -> dict[str, Any]:
     """Write predictions.jsonl and predictions_blind.jsonl; the figures are those of every benchmark."""
-    settings = stage.params.evaluate
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(stage.params.evaluate.threads)
     manifest = read_manifest(stage.artifact("ingest", "benchmark"))
     items = benchmark_items(manifest)
+    if stage.params.evaluate.model is None:
+        return _score(stage, items, *_own_answers(stage, items, manifest))
+    reference = Reference.load(
+        stage.params.evaluate.model,
+        stage.params.evaluate.revision,
+        stage.params.evaluate.batch_size,
+        stage.workspace,
+    )
+    figures = _score(stage, items, *_reference_answers(stage, reference, items, manifest))
+    return {**figures, "model": reference.identity}
+
+
+def _own_answers(stage: StageRun, items: Sequence[Item], manifest: DataFrame) -> tuple[list[str], list[str]]:
+    """The answers of the model of `instruct`, with the picture's vector and with the mean image's."""
     images = Shards.open(stage.artifact("embed", "images", "images"))
     pictures = Shards.open(stage.artifact("embed", "benchmark", "images"), images.fingerprint, images.width)
-    predictor = Predictor.load(stage.artifact("instruct"), settings.batch_size, settings.max_new_tokens)
+    predictor = Predictor.load(stage.artifact("instruct"), stage.params.evaluate.batch_size)
     _demand_same_encoder(predictor, images)
-    ids, questions = [item.item_id for item in items], [item.question for item in items]
-    places = _one_row_a_picture(manifest["sha256"], pictures.places(ids))
+    places = _one_place_a_picture(manifest["sha256"], pictures.places([item.item_id for item in items]))
     visuals = predictor.embedded(pictures.read(range(pictures.rows)))
-    seeing = predictor.answers(questions, places, visuals, "answers", record_names("benchmark", ids))
+    seeing = predictor.answers(_requests(stage, items, places), visuals, "answers", _kept(stage, "seeing"))
     nothing = predictor.embedded(mean_image(images)[None])
-    blind = predictor.answers(questions, [0] * len(items), nothing, "answers, blind")
-    return _score(stage, items, seeing, blind)
+    requests = _requests(stage, items, [0] * len(items))
+    return seeing, predictor.answers(requests, nothing, "answers, blind", _kept(stage, "blind"))
+
+
+def _reference_answers(
+    stage: StageRun, reference: Reference, items: Sequence[Item], manifest: DataFrame
+) -> tuple[list[str], list[str]]:
+    """The answers of another model, with the picture's file and with a grey picture."""
+    pictures = Pictures(stage.artifact("ingest", "benchmark"), stage.workspace / stage.params.sources.root)
+    locators, digests = manifest["image"].to_list(), manifest["sha256"].to_list()
+    requests = _requests(stage, items, _one_place_a_picture(digests, range(len(items))))
+    kept = _kept(stage, "seeing", reference.identity)
+    seeing = reference.answers(requests, lambda place: pictures.load(locators[place], digests[place]), "answers", kept)
+    requests = _requests(stage, items, [0] * len(items))
+    return seeing, reference.answers(requests, grey, "answers, blind", _kept(stage, "blind", reference.identity))
 
 
 def _demand_same_encoder(predictor: Predictor, vectors: Shards) -> None:
@@ -58,20 +87,37 @@ def benchmark_items(manifest: DataFrame) -> list[Item]:
             row["answer"],
             row["subset"],
             row["novel"],
+            json.loads(row["detail"] or "{}"),
         )
         for row in manifest.iter_rows(named=True)
     ]
 
 
-def _one_row_a_picture(digests: Iterable[str], rows: Iterable[int]) -> list[int]:
-    """The row of each item's picture, the same for the same picture: a question asked twice is answered once."""
+def _one_place_a_picture(digests: Iterable[str], places: Iterable[int]) -> list[int]:
+    """The place of each item's picture, the same for the same picture: a question asked twice is answered once."""
     first: dict[str, int] = {}
-    return [first.setdefault(digest, int(row)) for digest, row in zip(digests, rows, strict=True)]
+    return [first.setdefault(digest, int(place)) for digest, place in zip(digests, places, strict=True)]
+
+
+def _requests(stage: StageRun, items: Sequence[Item], places: Sequence[int]) -> list[Request]:
+    names = record_names("benchmark", [item.item_id for item in items])
+    limits = {name: benchmark.max_new_tokens for name, benchmark in BENCHMARKS.items()}
+    usual = stage.params.evaluate.max_new_tokens
+    return [
+        Request(name, item.question, place, limits.get(item.benchmark) or usual)
+        for name, item, place in zip(names, items, places, strict=True)
+    ]
+
+
+def _kept(stage: StageRun, side: str, model: dict[str, Any] | None = None) -> KeptAnswers:
+    """What a killed run has answered; a reference's answers lie apart, since no dependency tells of its weights."""
+    which = f"-{model.get('digest') or model['revision']}" if model else ""
+    return KeptAnswers(stage.scratch / f"answers-{side}{which}.jsonl", side)
 
 
 def _score(stage: StageRun, items: Sequence[Item], seeing: Sequence[str], blind: Sequence[str]) -> dict[str, Any]:
     names = sorted({item.benchmark for item in items})
-    rules = {name: rules_for(name, [item.answer for item in items if item.benchmark == name]) for name in names}
+    rules = {name: rules_for(name, [item for item in items if item.benchmark == name]) for name in names}
     graded = _grade_all(rules, items, seeing)
     graded_blind = _grade_all(rules, items, blind)
     write_predictions(stage.out / SEEING, graded, rules)
@@ -85,7 +131,7 @@ def _score(stage: StageRun, items: Sequence[Item], seeing: Sequence[str], blind:
         )
         for name in names
     }
-    return whole_figures(benchmarks)
+    return whole_figures(benchmarks, BENCHMARKS)
 
 
 def _grade_all(rules: dict[str, Rules], items: Sequence[Item], raws: Sequence[str]) -> list[Graded]:

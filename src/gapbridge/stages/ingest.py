@@ -20,11 +20,13 @@ from gapbridge.corpus.records import SETS
 from gapbridge.corpus.sniff import sniff
 from gapbridge.embeddings.brought import one_encoder, open_sides
 from gapbridge.errors import InputError
+from gapbridge.evaluate.benchmarks import BENCHMARKS
 from gapbridge.params import Source
 from gapbridge.stages.runner import StageRun
 from gapbridge.world.write import write as write_world
 
 logger = logging.getLogger(__name__)
+_BENCHMARK_READERS = {benchmark.name: benchmark.read for benchmark in BENCHMARKS.values()}
 _ALIKE = ({"jsonl", "llava"}, {"jsonl", "pope"}, {"llava", "pope"}, {"folder", "imagefolder"})
 """Formats that share a layout: that one was told for the other is said by the reasons of the bad rows."""
 
@@ -113,12 +115,13 @@ def _rows(stage: StageRun, origin: Origin, kind: str, source: Source) -> Iterato
         raise InputError(f"{key}: {origin.path} holds vectors; say embeddings, and vectors:NAME in encoder.pretrained")
     good, refused = 0, None
     try:
-        for row in gather(origin, file_format, kind, stage.params.ingest.max_image_pixels):
+        max_pixels = stage.params.ingest.max_image_pixels
+        for row in gather(origin, file_format, kind, max_pixels, benchmarks=_BENCHMARK_READERS):
             good += not isinstance(row, BadRow)
             yield row
     except InputError as error:
         refused = error
-    if not good and source.format is not None:
+    if not good and source.format is not None and source.format not in _BENCHMARK_READERS:
         _demand_format(origin, source.format)
     if refused is not None:
         raise refused

@@ -1,5 +1,8 @@
 """instruct: stage 2, adapter and language model learn to answer about pictures (arXiv 2602.07026 §5).
 
+The adapter learns whole; of the language model learn all weights, low-rank additions to them (merged at the end), or
+none.
+
 Reads dialogues with the vectors of their pictures (or, without any picture, the aligned vectors of their contexts),
 the encoder, the language model and the adapter; writes the final model as a Hugging Face directory, its losses in
 training/losses.parquet.
@@ -9,6 +12,7 @@ import logging
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from gapbridge.align.alignment import Alignment
 from gapbridge.corpus.manifest import read_manifest
@@ -17,12 +21,17 @@ from gapbridge.embeddings.shards import Shards
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.model.assemble import AdapterShape, ImageCap, ImageTower, assemble, make_processor, placeholder, save
 from gapbridge.model.llm import load_llm
+from gapbridge.model.vlm import GapbridgeForConditionalGeneration
+from gapbridge.params import InstructParams
 from gapbridge.stages.pretrain import course_of
 from gapbridge.stages.runner import StageRun
 from gapbridge.train.batches import Vectors, packs_exactly
 from gapbridge.train.examples import AlignedTextVectors, ImageVectors, dialogue_examples
+from gapbridge.train.loop import in_bf16
+from gapbridge.train.optimiser import Group
 from gapbridge.train.prompts import Prompter, record_names
 from gapbridge.train.tokens import IMAGE_TOKEN
+from gapbridge.train.tuning import Lora, LoraTuning, shrink_frozen
 from gapbridge.train.visual import Material, groups_of, load_adapter, read_card, train
 
 _log = logging.getLogger(__name__)
@@ -42,19 +51,36 @@ def run(stage: StageRun) -> dict[str, Any]:
     cap = ImageCap(alignment.image_mean, alignment.image_std)
     model = assemble(llm, image_token_id, tower, shape, cap, stage.params.seed, card["encoder_fingerprint"])
     load_adapter(stage.artifact("pretrain"), model.model.multi_modal_projector)
-    groups = [
-        *groups_of(model.model.multi_modal_projector, settings.training.learning_rate, settings.training.weight_decay),
-        *groups_of(llm, settings.llm_learning_rate, settings.training.weight_decay),
-    ]
     material = _material(stage, alignment, prompter, shape.visual_tokens, packs_exactly(model))
-    course = course_of(settings.training, settings.checkpoint, stage.params.seed)
+    groups, lora = _learners(model, llm, settings, stage.params.seed)
+    if in_bf16(settings.precision):
+        shrink_frozen(model, groups)
+    course = course_of(settings, stage.params.seed)
     history, figures = train(model, groups, material, course, stage.scratch, stage.tracker, "instruct")
+    model.cpu().float()
+    if lora:
+        lora.merge()
     processor = make_processor(tokenizer, tower, shape.visual_tokens, IMAGE_TOKEN)
-    save(model.cpu(), processor, prompter.end_id, stage.out)
+    save(model, processor, prompter.end_id, stage.out)
     (stage.out / "training").mkdir()
     history.frame().write_parquet(stage.out / "training" / "losses.parquet")
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"source": settings.source, "visual_tokens": shape.visual_tokens, "parameters": parameters} | figures
+    told = {"source": settings.source, "tune": settings.tune, "visual_tokens": shape.visual_tokens}
+    return told | {"parameters": parameters} | figures
+
+
+def _learners(
+    model: GapbridgeForConditionalGeneration, llm: PreTrainedModel, settings: InstructParams, seed: int
+) -> tuple[list[Group], LoraTuning | None]:
+    """Everything that learns, with its learning rate, and the additions where the language model learns by them."""
+    decay = settings.training.weight_decay
+    groups = groups_of(model.model.multi_modal_projector, settings.training.learning_rate, decay)
+    if settings.tune == "full":
+        return [*groups, *groups_of(llm, settings.llm_learning_rate, decay)], None
+    if settings.tune == "frozen":
+        return groups, None
+    lora = LoraTuning(model, Lora(**settings.lora.model_dump()), seed)
+    return [*groups, Group(lora.parameters, settings.llm_learning_rate, decay)], lora
 
 
 def _tower(stage: StageRun, fingerprint: str) -> ImageTower | None:

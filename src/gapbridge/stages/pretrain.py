@@ -11,17 +11,19 @@ import torch
 
 from gapbridge.align.alignment import Alignment
 from gapbridge.corpus.manifest import read_manifest
-from gapbridge.embeddings.encoders import best_device, read_about
+from gapbridge.embeddings.encoders import read_about
 from gapbridge.embeddings.shards import Shards
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.model.assemble import AdapterShape, ImageCap, assemble, placeholder
 from gapbridge.model.llm import load_llm
-from gapbridge.params import Checkpointing, Optimiser
+from gapbridge.params import InstructParams, PretrainParams
 from gapbridge.stages.runner import StageRun
 from gapbridge.train.batches import packs_exactly
 from gapbridge.train.examples import AlignedTextVectors, ImageVectors, caption_examples
+from gapbridge.train.loop import in_bf16
 from gapbridge.train.prompts import Prompter, record_names
 from gapbridge.train.tokens import IMAGE_TOKEN
+from gapbridge.train.tuning import shrink_frozen
 from gapbridge.train.visual import Course, Material, groups_of, save_adapter, train
 
 
@@ -43,9 +45,9 @@ def run(stage: StageRun) -> dict[str, Any]:
         packed = packs_exactly(model)  # found out before weights lose precision
         material = _material(stage, alignment, Prompter(tokenizer), packed)
         groups = groups_of(adapter, settings.training.learning_rate, settings.training.weight_decay)
-        if best_device() == "cuda":
-            _shrink_frozen(model.model.language_model)
-        course = course_of(settings.training, settings.checkpoint, stage.params.seed)
+        if in_bf16(settings.precision):
+            shrink_frozen(model, groups)
+        course = course_of(settings, stage.params.seed)
         history, figures = train(model, groups, material, course, stage.scratch, stage.tracker, "pretrain")
         history.frame().write_parquet(stage.out / "losses.parquet")
     source = settings.source if settings.enabled else None
@@ -55,8 +57,9 @@ def run(stage: StageRun) -> dict[str, Any]:
     return told | {"visual_tokens": shape.visual_tokens} | figures
 
 
-def course_of(training: Optimiser, checkpoint: Checkpointing, seed: int) -> Course:
-    """The params of a training section as the training rooms take them."""
+def course_of(settings: PretrainParams | InstructParams, seed: int) -> Course:
+    """The params of a stage that trains, as the training rooms take them."""
+    training, checkpoint = settings.training, settings.checkpoint
     return Course(
         training.steps,
         training.batch_size,
@@ -67,6 +70,8 @@ def course_of(training: Optimiser, checkpoint: Checkpointing, seed: int) -> Cour
         checkpoint.heldout_every_steps,
         checkpoint.heldout_rows,
         seed,
+        settings.precision,
+        settings.gradient_checkpointing,
     )
 
 
@@ -87,9 +92,3 @@ def _material(stage: StageRun, alignment: Alignment, prompter: Prompter, packed:
     vectors = ImageVectors(shards) if paired else AlignedTextVectors(shards, alignment)
     noise = settings.noise * alignment.image_trace**0.5
     return Material(examples, manifest["group_id"].to_list(), vectors, shards.places(ids), packed, noise)
-
-
-def _shrink_frozen(language_model: torch.nn.Module) -> None:
-    """Frozen weights need no more than the bf16 they are computed in; buffers (the rotary tables) stay exact."""
-    for parameter in language_model.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16)

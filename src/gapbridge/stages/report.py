@@ -16,6 +16,7 @@ from gapbridge.params import VECTORS
 from gapbridge.registry import register
 from gapbridge.report import card, figures, gallery
 from gapbridge.report.facts import Recipe, read_metrics
+from gapbridge.report.licences import stated_licence
 from gapbridge.report.page import Story, render
 from gapbridge.stages.runner import StageRun
 
@@ -46,9 +47,10 @@ def run(stage: StageRun) -> dict[str, Any]:
         )
     ).encode()
     artifacts.write_bytes(stage.out / "index.html", page)
-    artifacts.write_bytes(stage.out / "model_card.md", card.model_card(recipe, metrics).encode())
+    model = stage.artifact("instruct")
+    text = card.model_card(recipe, metrics, artifacts.model_digest(model), _licences(stage))
+    artifacts.write_bytes(stage.out / "model_card.md", text.encode())
     if stage.params.report.register_as is not None:
-        model = stage.artifact("instruct")
         register(stage.workspace, stage.params.report.register_as, model, stage.out / "model_card.md")
     return {
         "format_version": FORMAT_VERSION,
@@ -80,6 +82,18 @@ def _write_gallery(stage: StageRun) -> list[gallery.Exhibit]:
 def _losses(stage: StageRun) -> dict[str, DataFrame]:
     paths = {name: stage.workspace.joinpath("artifacts", *parts) for name, parts in _LOSSES.items()}
     return {name: figures.read_table(path) for name, path in paths.items() if path.exists()}
+
+
+def _licences(stage: StageRun) -> dict[str, str | None]:
+    """What the pinned parts' own cards state."""
+    parts = {"encoder": stage.params.encoder, "llm": stage.params.llm}
+    if stage.params.encoder.is_brought:
+        del parts["encoder"]  # but a name; nothing of it is in the model
+    return {
+        name: stated_licence(part.pretrained, part.revision, stage.workspace)
+        for name, part in parts.items()
+        if part.pretrained is not None
+    }
 
 
 def _recipe(stage: StageRun) -> Recipe:

@@ -35,7 +35,9 @@ def run(stage: StageRun) -> dict[str, Any]:
         sources = [] if name == "root" else sections.of(name)
         if not sources:
             continue
-        paths = {path: None for source in sources if source.format != "world" for path in _files(root, name, source)}
+        paths = {
+            path: None for source in sources if source.format != "world" for path in source_files(root, name, source)
+        }
         described = [source.model_dump() for source in sources]
         sets[name] = {"sources": described, "files": [_entry(root, path, memory) for path in paths]}
     memory.save()
@@ -79,7 +81,7 @@ def _remembered(path: Path) -> dict[str, list[Any]]:
         return {}
 
 
-def _files(root: Path, name: str, source: Source) -> Iterator[Path]:
+def source_files(root: Path, name: str, source: Source) -> Iterator[Path]:
     """The files of one source, sorted: the file itself or those in its folder, then those in its pictures' folder."""
     if source.path is None:
         return

@@ -95,7 +95,7 @@ class Batches:
         return np.array_split(samples, self.per_epoch)
 
     def _collate(self, samples: np.ndarray, step: int | None = None) -> dict[str, Any]:
-        rows = _rows(self._lengths[samples], self._packed)
+        rows = rows_of(self._lengths[samples], self._packed)
         order = samples[np.array([place for row in rows for place in row], dtype=np.int64)]
         chosen = [[self._examples[samples[place]] for place in row] for row in rows]
         vectors = self._vectors.read(self._places[order])
@@ -166,11 +166,11 @@ def packs_exactly(model: Any) -> bool:
 def _computed(lengths: np.ndarray, packed: bool) -> int:
     if not len(lengths):
         return 0
-    rows = _rows(lengths, packed)
+    rows = rows_of(lengths, packed)
     return len(rows) * max(int(lengths[row].sum()) for row in rows)
 
 
-def _rows(lengths: np.ndarray, packed: bool) -> list[list[int]]:
+def rows_of(lengths: np.ndarray, packed: bool) -> list[list[int]]:
     """Which samples share a row: one each, or the longest first into the emptiest row."""
     if not packed:
         return [[place] for place in range(len(lengths))]

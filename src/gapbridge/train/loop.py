@@ -1,6 +1,6 @@
 """The one training loop: every stage that trains says what a batch is and what it costs, and this does the rest.
 
-One process or several (torchrun), on the GPU in bf16 where there is one and else on the CPU in fp32.
+One process or several (torchrun), on the GPU where there is one; in bf16 there and in fp32 on the CPU, unless told.
 Each step is a pure function of the weights and (seed, step), so a run that was killed goes on from its
 last checkpoint and, on a CPU, ends with the same bytes. Several ranks share one global batch: the loss is the sum
 over all targets divided by their global count, hence the number of ranks does not change it.
@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-import polars
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
@@ -26,6 +25,11 @@ from tqdm import tqdm
 from gapbridge.errors import ArtifactError, TrainingError
 from gapbridge.train import checkpoint, schedule
 from gapbridge.train.optimiser import Group, Optimiser
+
+if TYPE_CHECKING:
+    import polars  # a table is made after training alone, and a GPU box may train without polars
+
+Precision = Literal["auto", "bf16", "fp32"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +57,7 @@ class Settings:
     checkpoint_every_steps: int = 200
     heldout_every_steps: int = 200
     seed: int = 0
+    precision: Precision = "auto"
 
 
 class Metrics(Protocol):
@@ -71,8 +76,10 @@ class History:
     heldout: dict[int, float] = field(default_factory=dict)
     """Mean loss of a held-out target after so many steps."""
 
-    def frame(self) -> polars.DataFrame:
+    def frame(self) -> "polars.DataFrame":
         """Columns step (from 1), loss, heldout (null where it was not measured)."""
+        import polars
+
         steps = range(1, len(self.losses) + 1)
         return polars.DataFrame(
             {"step": list(steps), "loss": self.losses, "heldout": [self.heldout.get(step) for step in steps]},
@@ -125,6 +132,11 @@ def fit(
     return history
 
 
+def in_bf16(precision: Precision) -> bool:
+    """Whether products are made in bf16: where it is asked for, and on a GPU unless fp32 is."""
+    return precision == "bf16" or (precision == "auto" and torch.cuda.is_available())
+
+
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
     """Numbers too small to matter count as zero here: they cost a hundred times the time of others."""
@@ -146,8 +158,8 @@ class _Run:
         settings: Settings,
         label: str,
     ) -> None:
-        on_gpu = torch.cuda.is_available()
-        self.accelerator = Accelerator(cpu=not on_gpu, mixed_precision="bf16" if on_gpu else "no")
+        # The precision is the loop's own: accelerate remembers one for the whole process.
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
         self.settings, self.label, self.loss_of = settings, label, loss_of
         self.model = model.to(self.accelerator.device).train()
         model.requires_grad_(False)
@@ -159,7 +171,7 @@ class _Run:
     def step(self, step: int, batch: Any, meter: "_Meter") -> float:
         """One optimiser step; gives back the global mean loss."""
         torch.manual_seed((self.settings.seed * 1_000_003 + step) * 1_009 + self.accelerator.process_index)
-        with self.accelerator.autocast():
+        with self._autocast():
             loss = self.loss_of(self.wrapped, send_to_device(batch, self.accelerator.device))
         sums = self._sum_over_ranks(loss)
         (loss.total * (self.accelerator.num_processes / sums[1])).backward()
@@ -180,7 +192,7 @@ class _Run:
         self.model.eval()
         sums = torch.zeros(2, dtype=torch.float64)
         mine = batches[self.accelerator.process_index :: self.accelerator.num_processes]
-        with torch.no_grad(), self.accelerator.autocast():
+        with torch.no_grad(), self._autocast():
             for batch in mine:
                 loss = self.loss_of(self.model, send_to_device(batch, self.accelerator.device))
                 sums += torch.tensor([loss.total.item(), loss.count], dtype=torch.float64)
@@ -204,6 +216,9 @@ class _Run:
             state = {"settings": self._identity(), "losses": history.losses, "heldout": history.heldout}
             checkpoint.save(path, self.model, self.optimizer, state)
         self.accelerator.wait_for_everyone()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, in_bf16(self.settings.precision))
 
     def _identity(self) -> dict[str, Any]:
         keys = ("steps", "warmup_fraction", "beta2", "clip_norm", "seed")

@@ -1,0 +1,238 @@
+"""LLM2CLIP (arXiv 2411.04997): a CLIP image half, and a Llama that reads both ways as the text half.
+
+The image checkpoint (microsoft/LLM2CLIP-Openai-L-14-336 is one) holds transformers' CLIP vision model with its
+projection, and a `text_adapter` that brings the mean of the Llama's last states to the width of the pictures. Texts are
+read as llm2vec reads them: as a user's message, padded on the left, the mean over the message's own tokens. None of
+the checkpoints' code is run.
+Shapes: `n` texts, `b` rows of one batch, `d` width, `t` tokens, `h` width of the Llama, `s` pixels a side.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from gapbridge.embeddings.open_clip_towers import fetched, tokenizer_content
+from gapbridge.embeddings.transformers_towers import (
+    demand_complete,
+    loaded,
+    padded_length,
+    read_tokenizer,
+    token_counts,
+    vision_architecture,
+)
+from gapbridge.errors import ArtifactError, InputError
+
+CONTEXT_LENGTH = 512
+_HEAD = "<|start_header_id|>user<|end_header_id|>\n\n"
+_TAIL = "<|eot_id|>"
+_ADAPTER = "text_adapter."
+_SCALE = "logit_scale"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_FILES = ["*.json", "*.safetensors"]
+
+
+class Llm2ClipTowers:
+    """`Towers` of an LLM2CLIP image checkpoint and its Llama."""
+
+    def __init__(self, name: str, revision: str | None, device: str) -> None:
+        """`name` is VISION+TEXT, each a folder or a hub id; `revision` the commits of the two, joined alike.
+
+        Raises InputError for malformed names and other kinds of models, ArtifactError where files are missing or
+        weights do not fit.
+        """
+        vision, text = _folders(name, revision)
+        self.visual, self._processor = _image_half(vision)
+        self._language, self._tokenizer = _language(text)
+        self._adapter = _adapter(vision, self._language.config.hidden_size, self.visual.config.projection_dim)
+        halves = {"visual": self.visual, "adapter": self._adapter, "language": self._language}
+        self.model = nn.ModuleDict(halves).eval().to(device)
+        self.architecture = vision_architecture("clip", self.visual.config)
+        self.width, self.context_length = int(self.architecture["embed_dim"]), CONTEXT_LENGTH
+        settings = json.loads(self._processor.to_json_string())
+        self.preprocess_cfg: dict[str, Any] = {"size": self.architecture["image_size"], "transformers": settings}
+        config = self._language.config
+        about = [config.rope_parameters, config.rms_norm_eps, config.hidden_act, _HEAD, _TAIL, CONTEXT_LENGTH]
+        self.description = (
+            json.dumps(settings, sort_keys=True),
+            json.dumps(["LLM2CLIP", *about], sort_keys=True),
+            tokenizer_content(self._tokenizer.backend_tokenizer),
+        )
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens (n,) of the whole texts as messages."""
+        return token_counts(self._tokenizer, [_HEAD + message for message in _messages(texts)])
+
+    def places(self, texts: Sequence[str]) -> list[int]:
+        """A text is padded to the next of a few lengths: a Llama is too large to read 512 places for each."""
+        return [padded_length(count, CONTEXT_LENGTH) for count in self.lengths(texts)]
+
+    def tokens(self, texts: Sequence[str], places: int) -> dict[str, Any]:
+        """Ids and their mask (b, t), padded on the left, and `own`, the mask of the places that the mean is over."""
+        messages = _messages(texts)
+        found = self._tokenizer(
+            [_HEAD + message for message in messages],
+            padding="max_length", padding_side="left", truncation=True, max_length=places, return_tensors="pt",
+        )  # fmt: skip
+        # As in llm2vec, so many places from the right as the message has tokens, though truncation may have cut some.
+        counts = self._tokenizer(messages, truncation=True, max_length=places, add_special_tokens=False).input_ids
+        from_right = torch.arange(places).flip(0)
+        own = from_right < torch.tensor([len(ids) for ids in counts])[:, None]
+        return {"input_ids": found["input_ids"], "attention_mask": found["attention_mask"], "own": own}
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """(3, s, s)."""
+        return self._processor(images=image, return_tensors="pt")["pixel_values"][0]
+
+    def text_features(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """(b, d)."""
+        mask = tokens["attention_mask"]
+        # The first token of a text stands at place 0, however much padding is before it.
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        states = self._language(
+            input_ids=tokens["input_ids"], attention_mask=mask, position_ids=positions, use_cache=False
+        ).last_hidden_state.float()
+        own = tokens["own"][..., None]
+        mean = (states * own).sum(1) / own.sum(1)
+        return self._adapter(nn.functional.normalize(mean, dim=-1))
+
+    def image_features(self, pixels: Tensor) -> Tensor:
+        """(b, d)."""
+        return self.visual(pixel_values=pixels.to(self.visual.dtype)).image_embeds
+
+
+class _Block(nn.Module):
+    """A residual block of the adapter: norm, then a layer twice as wide and back; names as in the checkpoint."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.fn = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Identity(), nn.Linear(inner, width))
+        self.ln = nn.LayerNorm(width)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(b, h) to (b, h)."""
+        return rows + self.fn(self.ln(rows))
+
+
+class _Adapter(nn.Module):
+    """Blocks, a norm and a projection from the Llama's width to the pictures'."""
+
+    def __init__(self, width: int, inner: int, blocks: int, out: int, bias: bool) -> None:
+        super().__init__()
+        head = [nn.LayerNorm(width), nn.Linear(width, out, bias=bias)]
+        self.adaptor = nn.Sequential(*(_Block(width, inner) for _ in range(blocks)), *head)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(b, h) to (b, d)."""
+        return self.adaptor(rows.to(self.adaptor[-1].weight.dtype))
+
+
+def _messages(texts: Sequence[str]) -> list[str]:
+    return [text.rstrip() + _TAIL for text in texts]
+
+
+def _folders(name: str, revision: str | None) -> tuple[Path, Path]:
+    """Where the files of both checkpoints lie."""
+    parts, commits = name.split("+"), revision.split("+") if revision else ["", ""]
+    if len(parts) != 2 or not all(parts):
+        raise InputError(f"encoder.pretrained: llm2clip:{name} does not name two models; give llm2clip:VISION+TEXT")
+    if len(commits) != 2:
+        raise InputError(f"encoder.revision: {revision!r} is not one commit for each model; give VISION+TEXT or null")
+    vision, text = (_folder(part, commit or None) for part, commit in zip(parts, commits, strict=True))
+    return vision, text
+
+
+def _folder(name: str, revision: str | None) -> Path:
+    if Path(name).is_dir():
+        if revision:
+            raise InputError(f"encoder.revision: {name} is a folder and has no revisions; leave its part empty")
+        return Path(name)
+    if not _HUB_ID.fullmatch(name):
+        raise ArtifactError(f"{name}: there is no such folder; name a folder or a hub id, OWNER/NAME")
+    return fetched(name, revision, _HUB_FILES)
+
+
+def _image_half(folder: Path) -> tuple[Any, Any]:
+    """The CLIP vision model with its projection, and its image processor."""
+    from transformers import AutoImageProcessor, CLIPConfig, CLIPImageProcessor, CLIPVisionModelWithProjection
+
+    about = loaded(str(folder), lambda: CLIPConfig.get_config_dict(folder)[0])
+    kinds = about.get("architectures") or []
+    if about.get("model_type") != "clip" or any(kind.startswith("Eva") for kind in kinds):
+        found = kinds[0] if kinds else f"a model of type {about.get('model_type')}"
+        raise InputError(
+            f"encoder.pretrained: {folder} is {found}; of LLM2CLIP's image halves the OpenAI ones can be read, such as"
+            " microsoft/LLM2CLIP-Openai-L-14-336"
+        )
+    about.pop("auto_map", None)
+    config = CLIPConfig.from_dict(about)
+    config.vision_config.projection_dim = config.projection_dim
+    model, told = loaded(
+        str(folder),
+        lambda: CLIPVisionModelWithProjection.from_pretrained(
+            folder, config=config.vision_config, use_safetensors=True, output_loading_info=True
+        ),
+    )
+    others = {key for key in told["unexpected_keys"] if not key.startswith(_ADAPTER) and key != _SCALE}
+    demand_complete(str(folder), {**told, "unexpected_keys": others})
+    if (folder / "preprocessor_config.json").is_file():
+        return model, loaded(str(folder), lambda: AutoImageProcessor.from_pretrained(folder, trust_remote_code=False))
+    # The published folders have none, and their model card takes OpenAI's, which is the class's own at that size.
+    side = config.vision_config.image_size
+    processor = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    return model, processor
+
+
+def _adapter(folder: Path, width: int, out: int) -> _Adapter:
+    """The text adapter inside the image checkpoint, as many blocks of whatever inner width as it has."""
+    state = _adapter_state(folder)
+    blocks = len({key.split(".")[1] for key in state if ".fn." in key})
+    inner = state.get("adaptor.0.fn.0.weight")
+    if inner is None:
+        raise ArtifactError(f"{folder}: has no text adapter, so it is no model of LLM2CLIP; name one")
+    adapter = _Adapter(width, len(inner), blocks, out, f"adaptor.{blocks + 1}.bias" in state).to(inner.dtype)
+    wanted = adapter.state_dict()
+    misshapen = {key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape}
+    told = {"missing_keys": wanted.keys() - state.keys(), "unexpected_keys": state.keys() - wanted.keys()}
+    demand_complete(f"{folder}: the text adapter", {**told, "mismatched_keys": misshapen})
+    adapter.load_state_dict(state)
+    return adapter
+
+
+def _adapter_state(folder: Path) -> dict[str, Tensor]:
+    state = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safetensors.safe_open(path, framework="pt") as tensors:
+            names = [name for name in tensors.keys() if name.startswith(_ADAPTER)]  # noqa: SIM118, no mapping
+            state.update({name.removeprefix(_ADAPTER): tensors.get_tensor(name) for name in names})
+    return state
+
+
+def _language(folder: Path) -> tuple[Any, Any]:
+    """The Llama, reading both ways, and its tokenizer."""
+    from transformers import AutoConfig, AutoModel
+
+    config = loaded(str(folder), lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    if config.model_type != "llama":
+        raise InputError(
+            f"encoder.pretrained: {folder} is a model of type {config.model_type}; LLM2CLIP's text half is a Llama"
+        )
+    config.is_causal = False
+    model, told = loaded(
+        str(folder),
+        lambda: AutoModel.from_pretrained(
+            folder, config=config, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        ),
+    )
+    demand_complete(str(folder), {**told, "unexpected_keys": set(told["unexpected_keys"]) - {"lm_head.weight"}})
+    tokenizer = read_tokenizer(str(folder), None)
+    tokenizer.pad_token = tokenizer.eos_token
+    if len(tokenizer.tokenize(_TAIL)) != 1:
+        raise ArtifactError(f"{folder}: its tokenizer has no {_TAIL}, as Llama 3's does; name LLM2CLIP's text model")
+    return model, tokenizer
