@@ -11,7 +11,7 @@ import numpy as np
 from gapbridge import artifacts
 from gapbridge.corpus.brought import sides
 from gapbridge.corpus.disjoint import EXTENT_COLUMNS, Extent, prove
-from gapbridge.corpus.gather import gather, stop_if_too_bad
+from gapbridge.corpus.gather import READERS, gather, stop_if_too_bad
 from gapbridge.corpus.manifest import ManifestWriter, read_manifest, write_manifest
 from gapbridge.corpus.mixture import Part, choose
 from gapbridge.corpus.origin import Origin
@@ -27,8 +27,6 @@ from gapbridge.world.write import write as write_world
 
 logger = logging.getLogger(__name__)
 _BENCHMARK_READERS = {benchmark.name: benchmark.read for benchmark in BENCHMARKS.values()}
-_ALIKE = ({"jsonl", "llava"}, {"jsonl", "pope"}, {"llava", "pope"}, {"folder", "imagefolder"})
-"""Formats that share a layout: that one was told for the other is said by the reasons of the bad rows."""
 
 
 def run(stage: StageRun) -> dict[str, Any]:
@@ -122,7 +120,7 @@ def _rows(stage: StageRun, origin: Origin, kind: str, source: Source) -> Iterato
     except InputError as error:
         refused = error
     if not good and source.format is not None and source.format not in _BENCHMARK_READERS:
-        _demand_format(origin, source.format)
+        _demand_format(origin, kind, source.format)
     if refused is not None:
         raise refused
 
@@ -133,16 +131,13 @@ def _told(origin: Origin) -> str:
     return found
 
 
-def _demand_format(origin: Origin, named: str) -> None:
-    """Of a source without a good row: raise InputError where its content is of another format than it was said to be.
-
-    What rows look like to several readers (`lines` reads any text, `pope` and `llava` are JSON Lines too) is let pass.
-    """
+def _demand_format(origin: Origin, kind: str, named: str) -> None:
+    """Of a source without a good row: raise InputError where it is plainly in another format, which would do."""
     try:
         found = sniff(origin)
     except InputError:
         return
-    if {named, found} not in _ALIKE and found not in (named, "lines"):
+    if found not in (named, "lines") and kind in READERS[found][1]:
         key = f"sources.{origin.set_name}.format"
         raise InputError(f"{key}: {origin.path} looks like {found}, not {named}; say {found}, or leave the format out")
 
