@@ -133,7 +133,7 @@ _model_option = click.option(
 @click.argument("question")
 @_model_option
 def ask(image: Path, question: str, model: Path | None) -> None:
-    """Answer QUESTION about IMAGE."""
+    """Answer QUESTION about IMAGE, a picture or (as .npy) a vector of the model's encoder."""
     model = model or _trained_model()
     from gapbridge.evaluate.predict import ask as answer
 
@@ -144,7 +144,7 @@ def ask(image: Path, question: str, model: Path | None) -> None:
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_model_option
 def describe(images: tuple[Path, ...], model: Path | None) -> None:
-    """Say what each of the IMAGES shows, one line a picture."""
+    """Say what each of the IMAGES (pictures, or vectors as .npy) shows, one line each."""
     model = model or _trained_model()
     from gapbridge.evaluate.predict import describe as captions
 

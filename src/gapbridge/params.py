@@ -62,9 +62,14 @@ Format = Literal[
     "internvl",
     "unpaired",
     "pope",
+    "embeddings",
     *BENCHMARK_FORMATS,
 ]
-"""How a source's rows are written (docs/data.md); `world` draws them."""
+"""How a source's rows are written (docs/data.md); `world` draws them, `embeddings` are vectors with their texts."""
+VECTORS = "vectors:"
+"""How `encoder.pretrained` begins where there is no encoder: what follows names the one that made the vectors."""
+EMBEDDED_SETS = ("texts", "images", "instruct", "probe", "benchmark")
+"""The sets whose records become vectors."""
 
 
 class Section(BaseModel):
@@ -84,6 +89,8 @@ class Source(Section):
     """None looks at the content."""
     path: str | None = None
     images: str | None = None
+    vectors: str | None = None
+    """The folder or file with a vector for each row, where they are brought along."""
     text_field: Worded | None = None
     """What the rows call their text, where it is none of the usual names."""
     image_field: Worded | None = None
@@ -96,12 +103,19 @@ class Source(Section):
     split: Literal["benchmark", "dev"] = "benchmark"
     """Which held-out scenes of the world a `benchmark` source asks about."""
 
+    @property
+    def vectors_path(self) -> str | None:
+        """Where its vectors lie, if they are brought along."""
+        return self.path if self.format == "embeddings" else self.vectors
+
     @model_validator(mode="after")
     def _whole(self) -> "Source":
         if self.format == "world" and self.rows is None:
             raise ValueError("format world needs rows: how many to draw")
         if self.format != "world" and self.path is None:
             raise ValueError(f"format {self.format or 'of a file'} needs path: the file or folder to read")
+        if self.format in ("world", "embeddings") and self.vectors is not None:
+            raise ValueError(f"format {self.format} takes no vectors of another place; leave vectors out")
         return self
 
 
@@ -166,7 +180,8 @@ class EncoderParams(Section):
     """The contrastive dual encoder: a pretrained one, or a tiny one trained here."""
 
     pretrained: str | None
-    """`local-dir:PATH`, `hf-hub:OWNER/NAME`, `ARCHITECTURE/TAG`, `transformers:…`, `llm2clip:…` (docs/data.md)."""
+    """`local-dir:PATH`, `hf-hub:OWNER/NAME`, `ARCHITECTURE/TAG`, `transformers:…`, `llm2clip:…` (docs/data.md), or
+    `vectors:` and the name of whatever made the vectors that the sources bring along."""
     revision: str | None
     text_template: Template
     """`{}` stands for the text."""
@@ -185,6 +200,11 @@ class EncoderParams(Section):
     consistency_weight: Annotated[float, Field(ge=0)]
     """Of CyCLIP's two terms, which ask both towers for the same geometry."""
     snapshot_count: Positive
+
+    @property
+    def is_brought(self) -> bool:
+        """Whether there is no encoder, since vectors are brought along."""
+        return (self.pretrained or "").startswith(VECTORS)
 
 
 class LlmParams(Section):
@@ -352,6 +372,21 @@ class Params(Section):
     report: ReportParams
     promote: PromoteParams
 
+    @model_validator(mode="after")
+    def _vectors_or_encoder(self) -> "Params":
+        if self.encoder.is_brought and not (self.encoder.pretrained or "").removeprefix(VECTORS).strip():
+            raise ValueError("encoder.pretrained: say what made the vectors, vectors:NAME")
+        for name in ("texts", "images", "encoder", "llm", "instruct", "probe", "benchmark"):
+            brought = [source.vectors_path is not None for source in self.sources.of(name)]
+            if any(brought) and name not in EMBEDDED_SETS:
+                raise ValueError(f"sources.{name}: takes no vectors; leave them out")
+            if any(brought) and not self.encoder.is_brought:
+                raise ValueError(f"sources.{name} brings vectors along: set encoder.pretrained to vectors:NAME")
+            if self.encoder.is_brought and name in EMBEDDED_SETS and not all(brought):
+                wanted = f"name them in sources.{name}.vectors, or pin an encoder"
+                raise ValueError(f"encoder.pretrained is {self.encoder.pretrained}: sources.{name} has none; {wanted}")
+        return self
+
 
 def load_params(path: Path) -> Params:
     """Read and check a params.yaml.
@@ -386,7 +421,7 @@ def check_params(content: Any, path: Path) -> Params:
         first = error.errors()[0]
         key = ".".join(_shown(content, first["loc"]))
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise InputError(f"{path}: {key or 'the file'}: {_reason(first)}{more}") from error
+        raise InputError(f"{path}: {key + ': ' if key else ''}{_reason(first)}{more}") from error
 
 
 def _reason(error: ErrorDetails) -> str:
@@ -394,7 +429,7 @@ def _reason(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         return f"unknown key; known here: {', '.join(_section(error['loc'][:-1]).model_fields)}"
     reason, value = error["msg"].removeprefix("Value error, "), error["input"]
-    if isinstance(value, dict):
+    if isinstance(value, dict | Section):
         return reason
     if error["type"] in ("float_type", "int_type") and isinstance(value, str):
         reason += ", and YAML reads this as text; write numbers without quotes, 1e-3 as 1.0e-3"

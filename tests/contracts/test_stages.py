@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DECLARED: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
-INFRASTRUCTURE = {"artifacts", "errors", "params", "stages", "stages.runner", "tracking", "mirror", "registry",
-                  "corpus.manifest", "corpus.records"}  # fmt: skip
+INFRASTRUCTURE = {"artifacts", "errors", "hub", "params", "stages", "stages.runner", "tracking", "mirror", "registry",
+                  "corpus.manifest", "corpus.quarantine", "corpus.records"}  # fmt: skip
 """Code of every stage that decides no byte of what it computes: format versions guard the files that it writes."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gapbridge.corpus.manifest import BadRow, write_quarantine
+from gapbridge.corpus.quarantine import BadRow, write_quarantine
 from gapbridge.errors import InputError
 
 

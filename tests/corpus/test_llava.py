@@ -164,3 +164,14 @@ def test_json_lines_are_the_same_rows(
     records, (bad,) = read("llava", "dialogue", "l.jsonl", "img")
     assert [record["id"] for record in records] == ["a", "b"]
     assert (bad.place, bad.reason) == ("l.jsonl line 2", "the line does not parse as JSON")
+
+
+def test_words_that_speak_of_a_picture_need_a_context(
+    save: Callable[..., None], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]]
+) -> None:
+    words, lost = row("a", context="a cat"), row("b")
+    del words["image"], lost["image"]
+    save([words, lost])
+    (record,), (bad,) = read("llava", "language", "l.json")
+    assert (record["id"], record["context"]) == ("a", "a cat")
+    assert (bad.id, bad.reason) == ("b", '"conversations" speaks of a picture, and no "context" stands in its place')

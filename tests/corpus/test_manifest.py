@@ -96,7 +96,7 @@ def test_a_set_in_pieces_is_the_same_table(tmp_path: Path, monkeypatch: pytest.M
     for record in records:
         writer.add(record)
     kept = np.arange(23) % 3 == 0
-    assert writer.finish([], kept)["rows"] == 8
+    assert writer.finish(kept)["rows"] == 8
     assert read_manifest(tmp_path / "kept")["id"].to_list() == sorted(
         record["id"] for record, stays in zip(records, kept, strict=True) if stays
     )

@@ -1,6 +1,7 @@
 """Tables of every kind, written by the libraries that people write them with: csv, Parquet, saved `datasets`."""
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -276,3 +277,36 @@ def test_a_large_group_of_rows_is_not_held_twice(tmp_path: Path, read: Read) -> 
     pictures = Pictures(tmp_path, tmp_path)
     assert pictures.load("rows:t.parquet#image#1501").size == (12, 8)
     assert pyarrow.total_allocated_bytes() - before < 100 << 20
+
+
+def test_a_picture_that_no_row_names_is_a_bad_row(
+    tmp_path: Path, read: Read, save_picture: Callable[..., Path]
+) -> None:
+    for number, name in enumerate(("a.png", "sub/b.png", "sub/c.png", ".hidden.png")):
+        save_picture(f"data/{name}", number)
+    rows = [{"file_name": "a.png", "text": "one"}, {"file_name": "./sub/b.png", "text": ""}]
+    (tmp_path / "data/metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (pair,), (empty, unnamed) = read("imagefolder", "pair", "data")
+    assert pair["text"] == "one" and empty.reason == '"text" is empty'
+    assert (unnamed.place, unnamed.reason) == ("data/sub/c.png", "no row of metadata.jsonl names the picture")
+    assert len(read("imagefolder", "text", "data")[1]) == 1
+
+
+def test_a_stream_that_is_cut_between_two_batches_is_noticed(tmp_path: Path, read: Read) -> None:
+    """What is left is a stream that pyarrow reads without a word."""
+    saved = datasets.Dataset.from_dict({"text": [f"text {row}" for row in range(3000)]})
+    saved.save_to_disk(tmp_path / "data")
+    (path,) = (tmp_path / "data").glob("*.arrow")
+    content = path.read_bytes()
+    ends = []
+    with pyarrow.ipc.open_stream(pyarrow.BufferReader(content)) as stream:
+        assert len(list(stream)) > 1
+    source = pyarrow.BufferReader(content)
+    with pyarrow.ipc.open_stream(source) as stream:
+        for _ in stream:
+            ends.append(source.tell())
+    path.write_bytes(content[: ends[0]])
+    with pyarrow.ipc.open_stream(pyarrow.BufferReader(path.read_bytes())) as stream:
+        assert 0 < sum(batch.num_rows for batch in stream) < 3000
+    with pytest.raises(InputError, match=r"\.arrow: the Arrow stream is cut short; copy it again"):
+        read("datasets", "text", "data")

@@ -67,7 +67,7 @@ def _row(origin: Origin, path: str, number: int, fields: dict[str, object], pict
         if isinstance(held, bytes) and name is not None:
             fields[name] = Embedded(f"rows:{path}#{name}#{number}", held)
         elif isinstance(value, dict):
-            if value.get("path") is not None and origin.images is None:
+            if value.get("path") is not None and not origin.takes_paths:
                 folder = f"sources.{origin.set_name}.images"
                 reason = f"the picture is not in the table, only its path; name its folder in {folder}"
                 return BadRow(origin.path, place, None, reason)
@@ -79,7 +79,7 @@ def _row(origin: Origin, path: str, number: int, fields: dict[str, object], pict
 def _demand_pictures(origin: Origin, schema: pyarrow.Schema) -> None:
     """A column of paths needs the folder that they are in."""
     for name in {*IMAGE_FIELDS, origin.image_field} & set(schema.names):
-        if _holds_strings(schema.field(name).type) and origin.images is None:
+        if _holds_strings(schema.field(name).type) and not origin.takes_paths:
             raise InputError(
                 f"sources.{origin.set_name}.path: the column {name!r} of {origin.path} holds paths, not pictures; "
                 f"name their folder in sources.{origin.set_name}.images"

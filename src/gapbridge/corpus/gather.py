@@ -1,6 +1,5 @@
 """From a user's files to checked records: read, refuse second uses of an id, look into every picture once."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from gapbridge.corpus import (
+    brought,
     folder,
     imagefolder,
     internvl,
@@ -25,10 +25,11 @@ from gapbridge.corpus import (
     unpaired,
     webdataset,
 )
-from gapbridge.corpus.inspection import PictureFacts, inspect, inspect_content
+from gapbridge.corpus.inspection import MISSING, PictureFacts, inspect, inspect_content
 from gapbridge.corpus.manifest import BadRow
 from gapbridge.corpus.origin import Draft, Origin, Reader
 from gapbridge.corpus.pictures import BadPictureError
+from gapbridge.corpus.quarantine import Quarantine
 from gapbridge.corpus.records import PICTURED
 from gapbridge.errors import InputError
 
@@ -48,6 +49,7 @@ READERS: dict[str, tuple[Reader, frozenset[str]]] = {
     "internvl": (internvl.read, _ALL | {"dialogue"}),
     "unpaired": (unpaired.read, frozenset({"text", "language", "image"})),
     "pope": (pope.read, _QUESTIONS),
+    "embeddings": (brought.read, frozenset({"text", "image", "pair"})),
 }
 """Each format's reader and the kinds of record that it gives."""
 
@@ -73,25 +75,27 @@ def gather(
         fitting = " or ".join(sorted(name for name, (_, gives) in readers.items() if kind in gives))
         raise InputError(f"sources.{origin.set_name}.format: {file_format} gives no {kind} records; use {fitting}")
     drafts = _first_uses(origin, _own_names(origin, reader(origin, kind), benchmarks.keys() - {file_format}))
+    if origin.vectors is not None:
+        drafts = brought.attach(origin, kind, drafts, by_place=file_format == "embeddings")
     if kind in PICTURED:
         drafts = _with_pictures(origin, drafts, max_pixels, threads)
     for row in tqdm(drafts, desc=f"ingest {origin.set_name}", unit=" rows", mininterval=1):
         yield row if isinstance(row, BadRow) else row.record
 
 
-def stop_if_too_bad(set_name: str, good: int, bad: list[BadRow], max_bad_fraction: float, table: Path) -> None:
+def stop_if_too_bad(set_name: str, good: int, bad: Quarantine, max_bad_fraction: float, table: Path) -> None:
     """Raise InputError when more than `max_bad_fraction` of the rows are bad.
 
     Its line says the commonest reason, the first place where it stands, the counts, and the quarantine `table`.
     """
-    rows = good + len(bad)
-    if not bad or len(bad) <= max_bad_fraction * rows:
+    rows = good + bad.rows
+    if not bad.rows or bad.rows <= max_bad_fraction * rows:
         return
-    reason, count = Counter(row.reason for row in bad).most_common(1)[0]
-    first = next(row.place for row in bad if row.reason == reason)
+    reason, count = bad.reasons.most_common(1)[0]
+    remedy = f"; sources.{set_name}.images names the folder where it is looked for" if reason == MISSING else ""
     raise InputError(
-        f"{first}: {reason} ({count} such rows; in all {len(bad)} of the {rows} rows of {set_name} are bad and stand"
-        f" in {table}, ingest.max_bad_fraction allows {max_bad_fraction:g})"
+        f"{bad.first[reason]}: {reason} ({count} such rows; in all {bad.rows} of the {rows} rows of {set_name} are bad"
+        f" and stand in {table}, ingest.max_bad_fraction allows {max_bad_fraction:g}){remedy}"
     )
 
 
@@ -134,13 +138,16 @@ def _with_pictures(
 
     with ThreadPoolExecutor(threads) as pool:
         while batch := list(islice(rows, _BATCH_ROWS)):
-            unknown = {row.picture: row for row in batch if isinstance(row, Draft) and row.picture not in known}
+            drafts = [row for row in batch if isinstance(row, Draft) and row.picture is not None]
+            unknown = {draft.picture: draft for draft in drafts if draft.picture not in known}
             known.update(zip(unknown, pool.map(look, unknown.values()), strict=True))
             for row in batch:
                 yield row if isinstance(row, BadRow) else _pictured(origin, row, known)
 
 
 def _pictured(origin: Origin, draft: Draft, known: dict[str, PictureFacts | str]) -> Draft | BadRow:
+    if draft.picture is None and draft.record.get("image_vector"):
+        return draft
     if draft.picture is None:
         raise AssertionError(f"{draft.place}: a record with a picture was drafted without one")
     facts = known[draft.picture]

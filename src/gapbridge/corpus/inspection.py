@@ -9,6 +9,8 @@ from typing import BinaryIO
 from gapbridge.corpus.pictures import BadPictureError, decode
 from gapbridge.corpus.twins import look
 
+MISSING = "the picture's file is missing"
+
 
 @dataclass(frozen=True)
 class PictureFacts:
@@ -32,7 +34,7 @@ def inspect(path: Path, max_pixels: int) -> PictureFacts:
         with path.open("rb") as handle:
             return _facts(handle, max_pixels)
     except FileNotFoundError as error:
-        raise BadPictureError("the picture's file is missing") from error
+        raise BadPictureError(MISSING) from error
     except OSError as error:
         raise BadPictureError("the picture's file cannot be read") from error
 

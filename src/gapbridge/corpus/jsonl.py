@@ -12,7 +12,7 @@ from gapbridge.errors import InputError
 
 def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
     """Texts, words for a language model, pictures or pairs (`rows.drafts`); its line names a row without an id."""
-    return drafts(origin, kind, _rows(origin))
+    return drafts(origin, kind, rows(origin))
 
 
 def lines(origin: Origin) -> Iterator[tuple[str, int, dict[str, Any] | BadRow]]:
@@ -43,6 +43,7 @@ def _parsed(origin: Origin, place: str, line: bytes) -> dict[str, Any] | BadRow:
     return row
 
 
-def _rows(origin: Origin) -> Iterator[Row | BadRow]:
+def rows(origin: Origin) -> Iterator[Row | BadRow]:
+    """Every line as a row, called by its number where it has no id."""
     for place, number, row in lines(origin):
         yield row if isinstance(row, BadRow) else Row(place, f"line-{number:09d}", row)

@@ -69,6 +69,9 @@ def _picture(origin: Origin, kind: str, row: dict[str, Any]) -> str | None:
         return origin.picture(words(row, "image"))
     if kind == "language" and row.get("image") is not None:
         raise BadFieldError('"image" stands where only words are expected')
+    spoken = any(_PLACEHOLDER in str(one.get("value")) for one in row["conversations"])
+    if kind == "language" and spoken and row.get("context") is None:
+        raise BadFieldError('"conversations" speaks of a picture, and no "context" stands in its place')
     return None
 
 

@@ -1,8 +1,6 @@
 """One folder a set: `manifest.parquet` (good records), `quarantine.parquet` (bad rows), `ingest.json` (figures)."""
 
-from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pyarrow.parquet
 from polars import DataFrame
 
 from gapbridge import artifacts
+from gapbridge.corpus.quarantine import BadRow, Quarantine
 from gapbridge.corpus.records import SCHEMAS, checked, table
 from gapbridge.errors import ArtifactError
 
@@ -20,23 +19,14 @@ PIECE_ROWS = 20_000
 """So many records are in memory at once."""
 
 
-@dataclass(frozen=True)
-class BadRow:
-    """A row that became no record: its `place` (`captions.jsonl line 1204`), its id if it has one, and why."""
-
-    source: str
-    place: str
-    id: str | None
-    reason: str
-
-
 class ManifestWriter:
-    """Gathers the records of one set in pieces on disk, since a set may be larger than memory, and sorts them by id."""
+    """Gathers one set in pieces on disk, since it may be larger than memory, and sorts its records by id."""
 
     def __init__(self, folder: Path, kind: str) -> None:
         """`folder` is made where it is missing; its pieces are gone when `finish` has ended."""
         self.folder, self.kind = folder, kind
         folder.mkdir(parents=True, exist_ok=True)
+        self.bad = Quarantine(folder / "quarantine.parquet")
         self._held: list[dict[str, Any]] = []
         self._pieces: list[Path] = []
         self.ids: list[str] = []
@@ -49,25 +39,26 @@ class ManifestWriter:
         if len(self._held) == PIECE_ROWS:
             self._flush()
 
-    def finish(self, bad: Sequence[BadRow], kept: np.ndarray | None = None) -> dict[str, Any]:
-        """Write the three files of the set and return the content of `ingest.json`.
+    def finish(self, kept: np.ndarray | None = None, about: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Write the three files of the set and return the content of `ingest.json`, which says `about` too.
 
         `kept` (n,) says which records stay, in the order that they came; all where it is not given.
         """
         self._flush()
+        self.bad.close()
         path = self.folder / "manifest.parquet"
         groups = self._write_sorted(path, np.ones(len(self.ids), dtype=bool) if kept is None else kept)
         for piece in self._pieces:
             piece.unlink()
-        write_quarantine(self.folder / "quarantine.parquet", bad)
         summary = {
             "format_version": FORMAT_VERSION,
             "kind": self.kind,
             "rows": len(self.ids) if kept is None else int(kept.sum()),
             "groups": groups,
-            "quarantined": len(bad),
-            "reasons": dict(Counter(row.reason for row in bad)),
+            "quarantined": self.bad.rows,
+            "reasons": dict(self.bad.reasons),
             "digest": artifacts.file_digest(path),
+            **(about or {}),
         }
         artifacts.write_json(self.folder / "ingest.json", summary)
         return summary
@@ -110,20 +101,9 @@ def write_manifest(folder: Path, kind: str, records: list[dict[str, Any]], bad: 
     writer = ManifestWriter(folder, kind)
     for record in records:
         writer.add(record)
-    return writer.finish(bad)
-
-
-def write_quarantine(path: Path, bad: Sequence[BadRow]) -> None:
-    """Write `bad` as a parquet table with the columns source, where, id, reason."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    schema = {
-        "source": polars.String,
-        "place": polars.String,
-        "id": polars.String,
-        "reason": polars.String,
-    }
-    rows = [asdict(row) for row in bad]
-    DataFrame(rows, schema=schema, orient="row").rename({"place": "where"}).write_parquet(path)
+    for row in bad:
+        writer.bad.add(row)
+    return writer.finish()
 
 
 def read_manifest(folder: Path, columns: Collection[str] | None = None) -> DataFrame:

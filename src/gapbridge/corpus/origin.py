@@ -1,14 +1,42 @@
 """What every reader is given and gives: where a set's rows come from, and drafts of records or bad rows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from gapbridge import artifacts
 from gapbridge.corpus.manifest import BadRow
 from gapbridge.errors import InputError
+
+Side = Literal["texts", "images"]
+
+
+class BroughtVector(NamedTuple):
+    """One of the vectors brought along: where it lies (`data/img_emb/img_emb_0.npy#17`), its digest, what spoils it."""
+
+    locator: str
+    sha256: str
+    reason: str | None
+
+
+class BroughtVectors(Protocol):
+    """Vectors of one side that came with a source, in the order of their files."""
+
+    path: str
+    rows: int
+    named: bool
+    """Whether they have names, or are known by their place alone."""
+
+    def at(self, place: int) -> BroughtVector:
+        """The one at a place from 0."""
+
+    def find(self, names: Sequence[str]) -> BroughtVector | None:
+        """The one with the first of these names that any has: as written, then as the end of a path or its stem."""
+
+    def fields(self, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Of every one its name as `id`, and the wanted columns of the table beside, as far as they are there."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +45,8 @@ class Origin:
 
     `path` (a file or folder) and `images` (the folder that image names in the file are relative to) are relative
     to `root`. `captions` keeps the captions of an images set. `text_field` and `image_field` name the fields of a row,
-    where they are called otherwise than usual; `seed` decides where rows are chosen by chance.
+    where they are called otherwise than usual; `seed` decides where rows are chosen by chance. With `vectors`, a
+    picture's file need not be there.
     """
 
     set_name: str
@@ -28,6 +57,7 @@ class Origin:
     text_field: str | None = None
     image_field: str | None = None
     seed: int = 0
+    vectors: Mapping[Side, BroughtVectors] | None = None
 
     def place(self) -> Path:
         """The file or folder to read. Raises InputError when there is none, or when it lies outside the root."""
@@ -62,8 +92,15 @@ class Origin:
             raise BadFieldError(reason)
         return found
 
+    @property
+    def takes_paths(self) -> bool:
+        """Whether a row may say by a path which picture it means."""
+        return self.images is not None or self.vectors is not None
+
     @cached_property
     def _pictures(self) -> Path:
+        if self.images is None and self.vectors:
+            return self.root / next(iter(self.vectors.values())).path  # equal names in other sets are other pictures
         if self.images is None:
             raise InputError(f"sources.{self.set_name}.images: name the folder that the pictures of {self.path} are in")
         folder = artifacts.source_path(self.root, self.images, f"sources.{self.set_name}.images")

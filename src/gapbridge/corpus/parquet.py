@@ -19,7 +19,7 @@ _BUFFER_BYTES = 1 << 20
 
 def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
     """Texts, words, pictures or pairs (`rows.drafts`); only the columns that are needed are read, batch by batch."""
-    return drafts(origin, kind, _rows(origin, kind))
+    return drafts(origin, kind, needed_rows(origin, kind))
 
 
 class TableRow(NamedTuple):
@@ -86,7 +86,8 @@ def _bytes(value: bytes | Mapping[str, Any] | None) -> bytes | None:
     return content if isinstance(content, bytes) else None
 
 
-def _rows(origin: Origin, kind: str) -> Iterator[Row | BadRow]:
+def needed_rows(origin: Origin, kind: str) -> Iterator[Row | BadRow]:
+    """Every row of the tables, as far as records of `kind` need its columns."""
     for file, _ in files(origin, (".parquet", ".pq")):
         path = columns.fit_path(origin.relative(file))
         try:

@@ -16,6 +16,7 @@ from gapbridge.errors import ArtifactError
 TURNS = polars.List(polars.Struct({"question": polars.String, "answer": polars.String}))
 _LOCATOR = r"^((own|tar):[^#]+#.+|rows:[^#]+#.+#\d+|root:.+)$"
 _SHA256 = r"^[0-9a-f]{64}$"
+_VECTOR = r"^.+#\d+$"
 
 
 class Record(pandera.DataFrameModel):
@@ -35,17 +36,25 @@ class Text(Record):
     """A text without a picture."""
 
     text: str = Field(str_length={"min_value": 1})
+    text_vector: str = Field(nullable=True, str_matches=_VECTOR)
+    """Where its vector lies, when that was brought along."""
 
 
 class Pictured(Record):
-    """What all records with a picture share: locator, digest of its file, its look, its size in pixels as shown."""
+    """What all records with a picture share: locator, digest of its file, its look, its size in pixels as shown.
 
-    image: str = Field(str_matches=_LOCATOR)
+    Where the vector was brought along without the picture, image, look and size are null, and the digest is the
+    vector's.
+    """
+
+    image: str = Field(nullable=True, str_matches=_LOCATOR)
+    image_vector: str = Field(nullable=True, str_matches=_VECTOR)
+    """Where its vector lies, when that was brought along."""
     sha256: str = Field(str_matches=_SHA256)
     look: str = Field(nullable=True)
-    """Null for pictures of the world, whose scenes are apart by construction."""
-    width: int = Field(gt=0)
-    height: int = Field(gt=0)
+    """Null too for pictures of the world, whose scenes are apart by construction."""
+    width: int = Field(nullable=True, gt=0)
+    height: int = Field(nullable=True, gt=0)
 
 
 class Image(Pictured):
@@ -58,6 +67,7 @@ class Pair(Pictured):
     """A picture with its text; `objects` says how many things the picture holds, where that is known."""
 
     text: str = Field(str_length={"min_value": 1})
+    text_vector: str = Field(nullable=True, str_matches=_VECTOR)
     objects: int = Field(nullable=True, gt=0)
 
 
@@ -70,9 +80,10 @@ class Language(Record):
 
 
 class Dialogue(Pictured):
-    """Turns about a picture; `context` is a caption of it, where one is known."""
+    """Turns about a picture; `context` is a caption of it, where one is known, and `text_vector` the caption's."""
 
     context: str = Field(nullable=True)
+    text_vector: str = Field(nullable=True, str_matches=_VECTOR)
     turns: Annotated[polars.List, TURNS.inner]
 
 

@@ -14,6 +14,8 @@ from gapbridge.corpus.rows import Row, drafts
 from gapbridge.errors import InputError
 
 STATE_FILE, SPLITS_FILE = "state.json", "dataset_dict.json"
+_START, _END = b"\xff\xff\xff\xff", b"\xff\xff\xff\xff\x00\x00\x00\x00"
+"""How messages of an Arrow stream begin, and the one that ends it."""
 
 
 def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
@@ -33,11 +35,21 @@ def _rows(origin: Origin, kind: str) -> Iterator[Row | BadRow]:
         path = columns.fit_path(origin.relative(file))
         try:
             with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as stream:
+                _demand_end(file, path)
                 wanted = columns.needed(origin, kind, stream.schema)
                 batches = (part for batch in stream for part in _parts(batch.select(wanted)))
                 yield from columns.rows(origin, kind, path, batches)
         except (OSError, pyarrow.ArrowException) as error:
             raise InputError(f"{path}: no Arrow file, or a damaged one ({error}); save the dataset again") from error
+
+
+def _demand_end(file: Path, path: str) -> None:
+    """A stream that is cut between two batches reads like a whole one: only its last message is missing."""
+    with file.open("rb") as handle:
+        begins = handle.read(len(_START))
+        handle.seek(max(0, file.stat().st_size - len(_END)))
+        if begins == _START and handle.read() != _END:
+            raise InputError(f"{path}: the Arrow stream is cut short; copy it again, or save the dataset again")
 
 
 def _demand_one_split(origin: Origin, file: Path) -> None:

@@ -39,6 +39,8 @@ def sniff(origin: Origin) -> str:
 def _of_folder(folder: Path) -> str | None:
     """Tables and archives count more than pictures, of which a folder of tables may hold a few."""
     names = {path.name for path in folder.iterdir()}
+    if {"img_emb", "text_emb"} & names:
+        return "embeddings"
     if {STATE_FILE, SPLITS_FILE} & names:
         return "datasets"
     if set(METADATA) & names:

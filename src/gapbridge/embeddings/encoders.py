@@ -24,6 +24,8 @@ from gapbridge.errors import ArtifactError, InputError
 FORMAT_VERSION = 1
 BATCH_ROWS = 64
 """Rows of every batch; the last one is padded, since kernels may round otherwise for another shape."""
+BROUGHT = "vectors"
+"""The kind that says that there is no encoder: the vectors were brought along."""
 TRANSFORMERS = "transformers:"
 LLM2CLIP = "llm2clip:"
 """How the names begin of what transformers loads and of LLM2CLIP's pairs; all others are open_clip's."""
@@ -169,6 +171,8 @@ def load_encoder(folder: Path, device: str = "cpu", threads: int | None = None) 
     Raises ArtifactError when weights are missing, incomplete or not those that encoder.json names.
     """
     about = read_about(folder)
+    if about["kind"] == BROUGHT:
+        raise ArtifactError(f"{folder}: no encoder, vectors were brought along; pin one in encoder.pretrained")
     if threads:
         import torch
 
@@ -208,6 +212,19 @@ def pin_encoder(
     }
     artifacts.write_json(folder / "encoder.json", about)
     return encoder
+
+
+def pin_vectors(folder: Path, name: str, width: int) -> dict[str, Any]:
+    """Write encoder.json for vectors that `name` made elsewhere, and return it: there is no encoder to load."""
+    about = {
+        "format_version": FORMAT_VERSION,
+        "kind": BROUGHT,
+        "pretrained": name,
+        "fingerprint": hashlib.sha256(f"{BROUGHT}\0{name}\0{width}".encode()).hexdigest(),
+        "width": width,
+    }
+    artifacts.write_json(folder / "encoder.json", about)
+    return about
 
 
 def open_pretrained(

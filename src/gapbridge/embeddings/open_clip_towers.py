@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from gapbridge import artifacts
 from gapbridge.errors import ArtifactError, InputError
+from gapbridge.hub import why_absent
 
 _HUB_FILES = ["open_clip_config.json", "*.safetensors", "*.json", "*.txt", "*.model"]
 
@@ -88,7 +89,7 @@ def fetched(repository: str, revision: str | None, files: list[str]) -> Path:
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=files))
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise ArtifactError(f"{repository}: cannot be fetched ({first_line(error)}); check name and network") from error
+        raise ArtifactError(f"{repository}: cannot be fetched ({why_absent(error)})") from error
 
 
 def _local(folder: Path, name: str) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 from PIL import Image
 from safetensors import SafetensorError
 
-from gapbridge.embeddings.open_clip_towers import first_line, tokenizer_content
+from gapbridge.embeddings.open_clip_towers import tokenizer_content
 from gapbridge.errors import ArtifactError, InputError
+from gapbridge.hub import why_absent
 
 MODEL_TYPES = ("clip", "siglip")
 _FEWEST_TOKENS = 100
@@ -92,7 +93,7 @@ def loaded(name: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
-        raise ArtifactError(f"{name}: transformers cannot load it ({first_line(error)}); check its files") from error
+        raise ArtifactError(f"{name}: transformers cannot load it ({why_absent(error)}); check its files") from error
 
 
 def demand_complete(name: str, told: Mapping[str, Any]) -> None:

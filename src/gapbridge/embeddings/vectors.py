@@ -73,6 +73,11 @@ class Vectors:
         return [self._digests[number] for number in range(len(self.parts))]
 
     @property
+    def named(self) -> bool:
+        """Whether all rows have names, and are not merely called by their places."""
+        return all(part.ids_path is not None and _id_column(part.ids_path) is not None for part in self.parts)
+
+    @property
     def groups(self) -> list[str] | None:
         """Group of every row (n,) where shards of our own say it; None where each row is one of its own."""
         return None if self._own is None else self._own.groups
@@ -154,16 +159,24 @@ def open_vectors(path: Path, side: SideName) -> Vectors:
     elif (path / INDEX_FILE).is_file():
         own = Shards.open(path)
         parts, fingerprint = _own_parts(own), own.fingerprint
+    elif (path / side / INDEX_FILE).is_file():
+        own = Shards.open(path / side)
+        parts, fingerprint = _own_parts(own), own.fingerprint
     elif path.is_dir() and path.name in EMBEDDING_FOLDERS.values():
         parts, fingerprint = _retrieval_parts(path)
     elif path.is_dir():
         parts = [_npy(file) for file in _matrices(path)]
     else:
-        parts = [_safetensors(path) if path.suffix == ".safetensors" else _npy(path)]
+        parts = [open_part(path)]
     widths = sorted({part.width for part in parts})
     if len(widths) > 1:
         raise ArtifactError(f"{path}: files of widths {', '.join(map(str, widths))}; give one encoder's vectors")
     return Vectors(path, parts, fingerprint, own)
+
+
+def open_part(path: Path) -> Part:
+    """The matrix in one .npy or .safetensors file. Raises as `open_vectors` does."""
+    return _safetensors(path) if path.suffix == ".safetensors" else _npy(path)
 
 
 def _own_parts(own: Shards) -> list[Part]:
@@ -262,7 +275,7 @@ def _ids(part: Part, first: int, start: int, stop: int) -> polars.Series:
     """The ids of rows `start` to `stop` of a part whose first row is row `first` of all."""
     import polars
 
-    column = next((name for name in ID_COLUMNS if part.ids_path and name in _columns(part.ids_path)), None)
+    column = _id_column(part.ids_path) if part.ids_path else None
     if part.ids_path is None or column is None:
         return polars.Series("id", np.arange(first + start, first + stop)).cast(polars.String)
     table = polars.scan_parquet(part.ids_path)
@@ -271,6 +284,11 @@ def _ids(part: Part, first: int, start: int, stop: int) -> polars.Series:
         raise ArtifactError(f"{part.ids_path}: {rows} rows for {part.rows} vectors in {part.path.name}")
     wanted = table.slice(start, stop - start).select(polars.col(column).cast(polars.String))
     return _read(wanted, part.ids_path).to_series().alias("id")
+
+
+def _id_column(path: Path) -> str | None:
+    names = _columns(path)
+    return next((name for name in ID_COLUMNS if name in names), None)
 
 
 def _columns(path: Path) -> Sequence[str]:

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from gapbridge.corpus.pictures import BadPictureError, decode
+from gapbridge.embeddings.brought import read_vector
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.evaluate.generation import KeptAnswers, Request, answer_all
 from gapbridge.train.prompts import Prompter
@@ -119,7 +120,8 @@ class Predictor:
 def ask(model: Path, image: Path, question: str) -> str:
     """The answer of the model directory `model` to `question` about the picture file `image`.
 
-    Raises InputError for a file that is no picture, ArtifactError for a folder that is no model.
+    A `.npy` file holds a vector of the model's encoder in the picture's place. Raises InputError for a file that is no
+    picture, or for any where the model takes vectors alone, ArtifactError for a folder that is no model.
     """
     if not question.strip():
         raise InputError("the question is empty; ask something about the picture")
@@ -142,10 +144,21 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def _answers(model: Path, images: Sequence[Path], question: str) -> list[str]:
-    pictures = [open_picture(path) for path in images]
+    vectors = [place for place, path in enumerate(images) if path.suffix.lower() == ".npy"]
+    others = [place for place in range(len(images)) if place not in vectors]
+    pictures = [open_picture(images[place]) for place in others]
     predictor = Predictor.load(model)
-    requests = [Request("the question", question, place, _MAX_NEW_TOKENS) for place in range(len(pictures))]
-    return predictor.answers(requests, predictor.pictured(pictures), label=None)
+    about = predictor.model.config.vision_config
+    if pictures and about.architecture is None:
+        raise InputError(
+            f"{images[others[0]]}: {model} has no image tower, since it learned from vectors that were brought along;"
+            f" give a vector of the same encoder, of width {about.hidden_size}, as a .npy file"
+        )
+    rows = np.array([read_vector(images[place], about.hidden_size) for place in vectors])
+    requests = [Request("the question", question, place, _MAX_NEW_TOKENS) for place in range(len(images))]
+    answers = predictor.answers(requests[: len(others)], predictor.pictured(pictures), label=None)
+    answers += predictor.answers(requests[: len(rows)], predictor.embedded(rows), label=None)
+    return [answer for _, answer in sorted(zip(others + vectors, answers, strict=True))]
 
 
 def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

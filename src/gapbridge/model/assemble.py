@@ -61,13 +61,16 @@ def assemble(
     shape: AdapterShape,
     cap: ImageCap,
     seed: int,
+    fingerprint: str | None = None,
 ) -> GapbridgeForConditionalGeneration:
     """The whole model: the language model's and the encoder's own weights, an adapter drawn from `seed`.
 
-    Without a tower it reads vectors alone, which is all that stage 1 needs.
+    Without a tower it reads vectors alone, those of the encoder with that `fingerprint` where it is known: all that
+    stage 1 needs, and all that there is where vectors were brought along.
     Raises InputError when the language model computes its logits in a way that this model would not keep.
     """
     config = _config(language_model, image_token_id, tower, shape, len(cap.mean))
+    config.vision_config.encoder_fingerprint = (tower and tower.fingerprint) or fingerprint
     with torch.device("meta"):  # every part is replaced at once
         model = GapbridgeForConditionalGeneration(config)
     model.lm_head = language_model.get_output_embeddings()
@@ -89,14 +92,19 @@ def placeholder(tokenizer: Any, image_token: str) -> int:
     return token_id
 
 
-def make_processor(tokenizer: Any, tower: ImageTower, visual_tokens: int, image_token: str) -> GapbridgeProcessor:
-    """The processor of the model; the tokenizer learns the placeholder and a padding token where it lacks one."""
+def make_processor(
+    tokenizer: Any, tower: ImageTower | None, visual_tokens: int, image_token: str
+) -> GapbridgeProcessor:
+    """The processor of the model; the tokenizer learns the placeholder and a padding token where it lacks one.
+
+    Without a tower it refuses pictures.
+    """
     placeholder(tokenizer, image_token)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
     template = picture_template(tokenizer.chat_template, image_token)
-    images = GapbridgeImageProcessor(tower.preprocess_cfg)
+    images = GapbridgeImageProcessor(tower.preprocess_cfg if tower else None)
     return GapbridgeProcessor(images, tokenizer, visual_tokens, image_token, chat_template=template)
 
 
@@ -124,7 +132,6 @@ def _config(
         pictures = {
             "image_size": _image_size(tower.preprocess_cfg),
             "architecture": tower.architecture,
-            "encoder_fingerprint": tower.fingerprint,
         }
     return GapbridgeConfig(
         vision_config=GapbridgeVisionConfig(hidden_size=width, **pictures),

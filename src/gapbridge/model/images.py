@@ -20,7 +20,10 @@ from transformers.image_utils import make_flat_list_of_images
 
 
 class GapbridgeImageProcessor(BaseImageProcessor):
-    """Resizes, crops and normalises by open_clip's `preprocess_cfg`, or by an image processor of transformers in it."""
+    """Resizes, crops and normalises by open_clip's `preprocess_cfg`, or by an image processor of transformers in it.
+
+    Without either it belongs to a model that has no image tower, and refuses pictures.
+    """
 
     model_input_names = ["pixel_values"]  # noqa: RUF012, transformers reads it so
 
@@ -29,7 +32,9 @@ class GapbridgeImageProcessor(BaseImageProcessor):
         self.preprocess_cfg = json.loads(json.dumps(preprocess_cfg or {}))
 
     def preprocess(self, images: Any, return_tensors: str | None = None, **_: Any) -> BatchFeature:
-        """Pictures (PIL, or arrays of 0–255) to `pixel_values` (b, 3, s, s)."""
+        """Pictures (PIL, or arrays of 0–255) to `pixel_values` (b, 3, s, s). Raises ValueError without a tower."""
+        if not self.preprocess_cfg:
+            raise ValueError("this model has no image tower: it takes vectors, as visual_embeds")
         transform = _transform(json.dumps(self.preprocess_cfg, sort_keys=True))
         pictures = [_as_picture(image) for image in make_flat_list_of_images(self.fetch_images(images))]
         pixels = torch.stack([transform(picture) for picture in pictures])

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from gapbridge.artifacts import file_digest, read_json, write_json
 from gapbridge.errors import ArtifactError, InputError
+from gapbridge.hub import why_absent
 
 FORMAT_VERSION = 1
 
@@ -90,8 +91,7 @@ def _snapshot(pretrained: str, revision: str | None) -> Path:
             snapshot_download(pretrained, revision=revision, allow_patterns=["*.safetensors", "*.json", "*.jinja"])
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"llm.pretrained {pretrained} at {revision}: cannot be had ({reason})") from error
+        raise InputError(f"llm.pretrained {pretrained} at {revision}: cannot be had ({why_absent(error)})") from error
 
 
 def _open(source: Path) -> tuple[Any, Any]:

@@ -45,6 +45,8 @@ def plan_encoder(workspace: Path, params: EncoderParams) -> EncoderPlan:
     """Of the encoder that params.yaml names; of one that is trained here only the width is known."""
     if params.pretrained is None:
         return EncoderPlan((), params.width, None, None, None)
+    if params.is_brought:
+        return EncoderPlan((), None, None, None, None)
     revisions = (params.revision or "").split("+")
     name = params.pretrained
     if name.startswith(LLM2CLIP):

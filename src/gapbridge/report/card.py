@@ -27,7 +27,7 @@ def model_card(
             recipe=recipe,
             model=model,
             licences=licences or {},
-            base_models=[name for name in (recipe.encoder, recipe.llm) if name],
+            base_models=recipe.base_models,
             evaluate=metrics["evaluate"],
             realign=metrics["realign"],
             ingest=metrics["ingest"],

@@ -23,11 +23,18 @@ class Recipe:
     """The pinned encoder; None when it was trained here."""
     llm: str | None = None
     """The pinned language model; None when it was trained here."""
+    brought: bool = False
+    """Whether `encoder` is but the name of what made the vectors, which were brought along."""
 
     @property
     def steps(self) -> list[str]:
         """What was done, one sentence a step."""
         return [self._gap_sentence(), self._stage1_sentence(), self._stage2_sentence()]
+
+    @property
+    def base_models(self) -> list[str]:
+        """The pinned models that the result is made of."""
+        return [name for name in (None if self.brought else self.encoder, self.llm) if name]
 
     def _gap_sentence(self) -> str:
         if self.method == "none":
@@ -45,7 +52,8 @@ class Recipe:
         return "Stage 1, as a control: the adapter learns from pictures paired with captions."
 
     def _stage2_sentence(self) -> str:
-        what = "a few real pictures" if self.stage2_source == "real_image" else "aligned texts in place of pictures"
+        real = "the vectors of a few real pictures" if self.brought else "a few real pictures"
+        what = real if self.stage2_source == "real_image" else "aligned texts in place of pictures"
         return f"Stage 2: adapter and language model learn from dialogues about {what}."
 
 

@@ -19,7 +19,10 @@ _LONGEST_SIDE = 384
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A picture with a question, the right answer and the model's; `score` is 0 to 1. `picture` is its file."""
+    """A picture with a question, the right answer and the model's; `score` is 0 to 1.
+
+    `picture` is its file: a PNG, or a `.npy` of its vector where the picture itself was never at hand.
+    """
 
     picture: str
     benchmark: str
@@ -30,6 +33,11 @@ class Exhibit:
     novel: bool
     mistake: bool
     """Drawn from the wrong answers alone."""
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether there is a picture to show."""
+        return not self.picture.endswith(".npy")
 
     @property
     def verdict(self) -> str:
@@ -55,21 +63,31 @@ def score_of(prediction: dict[str, Any]) -> float:
 
 
 def write_gallery(
-    folder: Path, drawn: Sequence[tuple[dict[str, Any], bool]], load: Callable[[str], Image.Image]
+    folder: Path, drawn: Sequence[tuple[dict[str, Any], bool]], load: Callable[[str], Image.Image | np.ndarray]
 ) -> list[Exhibit]:
-    """Write the pictures as PNG into `folder`/gallery and gallery.json beside; `load` opens an item's picture."""
+    """Write the pictures as PNG into `folder`/gallery and gallery.json beside.
+
+    `load` opens an item's picture, or gives its vector where there is none.
+    """
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     exhibits = []
     for number, (prediction, mistake) in enumerate(drawn):
-        name = f"{FOLDER}/{number:02d}-{_file_safe(prediction['benchmark'])}.png"
-        picture = load(prediction["item_id"])
-        picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-        picture.save(folder / name, format="PNG", optimize=True)
-        exhibits.append(_exhibit(prediction, mistake, name))
+        name = f"{FOLDER}/{number:02d}-{_file_safe(prediction['benchmark'])}"
+        exhibits.append(_exhibit(prediction, mistake, name + _write(folder / name, load(prediction["item_id"]))))
     artifacts.write_json(
         folder / INDEX, {"format_version": FORMAT_VERSION, "exhibits": [asdict(exhibit) for exhibit in exhibits]}
     )
     return exhibits
+
+
+def _write(path: Path, picture: Image.Image | np.ndarray) -> str:
+    """Write the picture, or its vector, to `path` with the suffix that is returned."""
+    if isinstance(picture, np.ndarray):
+        np.save(path.with_name(path.name + ".npy"), picture, allow_pickle=False)
+        return ".npy"
+    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    picture.save(path.with_name(path.name + ".png"), format="PNG", optimize=True)
+    return ".png"
 
 
 def read_gallery(folder: Path) -> list[Exhibit]:

@@ -41,16 +41,17 @@ def render(story: Story) -> str:
             clouds=story.clouds,
             spectra=story.spectra,
             losses=story.losses,
-            drawn=[
-                (exhibit, data_uri(story.folder / exhibit.picture)) for exhibit in story.exhibits if not exhibit.mistake
-            ],
-            mistakes=[
-                (exhibit, data_uri(story.folder / exhibit.picture)) for exhibit in story.exhibits if exhibit.mistake
-            ],
+            drawn=[(exhibit, _shown(story, exhibit)) for exhibit in story.exhibits if not exhibit.mistake],
+            mistakes=[(exhibit, _shown(story, exhibit)) for exhibit in story.exhibits if exhibit.mistake],
             novel=novel_rows(story.metrics["evaluate"]),
             digests=facts.digests({stage: story.metrics[stage] for stage in facts.STAGES}),
         )
     )
+
+
+def _shown(story: Story, exhibit: Exhibit) -> str | None:
+    """The picture as a data URI; None where only its vector is at hand."""
+    return data_uri(story.folder / exhibit.picture) if exhibit.is_shown else None
 
 
 def novel_rows(evaluate: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

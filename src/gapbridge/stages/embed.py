@@ -1,4 +1,4 @@
-"""embed: the unit vectors of one set; texts, pictures or both, as the set's records have them.
+"""embed: the unit vectors of one set; texts, pictures or both, as the set's records have them, or as brought along.
 
 Reads artifacts/ingest/<set> and artifacts/encoder; writes one shard folder for each modality (`texts/`, `images/`),
 its rows in the manifest's order. Several processes under torchrun share the work, and the first one writes.
@@ -8,11 +8,15 @@ from typing import Any
 
 import polars
 
+from gapbridge import artifacts
 from gapbridge.corpus.manifest import read_manifest
 from gapbridge.corpus.pictures import Pictures
+from gapbridge.embeddings import brought
 from gapbridge.embeddings.encode import Encoding, Records, embed_images, embed_texts
-from gapbridge.embeddings.encoders import Encoder, best_device, load_encoder
+from gapbridge.embeddings.encoders import BROUGHT, Encoder, best_device, load_encoder, read_about
 from gapbridge.embeddings.ranks import Ranks, joined
+from gapbridge.embeddings.shards import write_shards
+from gapbridge.errors import ArtifactError
 from gapbridge.stages.runner import StageRun, cache_root
 
 TEXT_COLUMNS = {"texts": "text", "probe": "text", "instruct": "context"}
@@ -29,6 +33,8 @@ def run(stage: StageRun) -> dict[str, Any]:
 def _embed(stage: StageRun, ranks: Ranks) -> dict[str, Any]:
     folder = stage.artifact("ingest", stage.item)
     manifest = read_manifest(folder)
+    if vectors := artifacts.read_json(folder / "ingest.json").get("vectors"):
+        return _copy(stage, manifest, vectors)
     settings = stage.params.embed
     encoder = load_encoder(stage.artifact("encoder"), device=best_device(), threads=settings.threads)
     encoding = Encoding(cache_root(), settings.batch_size, settings.shard_rows, ranks)
@@ -41,6 +47,23 @@ def _embed(stage: StageRun, ranks: Ranks) -> dict[str, Any]:
         records = _records(manifest, column)
         figures["texts"] = embed_texts(encoder, records, stage.out / "texts", encoding)
     return figures
+
+
+def _copy(stage: StageRun, manifest: polars.DataFrame, found: dict[str, Any]) -> dict[str, Any]:
+    """Shards of the vectors that were brought along (`found` is what ingest says of them), as an encoder's would be."""
+    root, encoder = stage.workspace / stage.params.sources.root, read_about(stage.artifact("encoder"))
+    if encoder["kind"] != BROUGHT or encoder["width"] != found["width"]:
+        what = f"sources.{stage.item} brings vectors of width {found['width']}"
+        raise ArtifactError(f"artifacts/encoder: says otherwise, {what}; run `gapbridge encoder` again")
+    brought.demand_unchanged(root, found["files"])
+    told: dict[str, Any] = {"fingerprint": encoder["fingerprint"], "width": found["width"], "rows": manifest.height}
+    ids, groups = manifest["id"].to_list(), manifest["group_id"].to_list()
+    for side, column in (("images", "image_vector"), ("texts", "text_vector")):
+        if column in manifest.columns and manifest[column].null_count() == 0:
+            rows = brought.batches(root, ids, manifest[column].to_list())
+            write_shards(stage.out / side, rows, encoder["fingerprint"], stage.params.embed.shard_rows, groups)
+            told[side] = {"rows": manifest.height}
+    return told
 
 
 def _embed_pictures(

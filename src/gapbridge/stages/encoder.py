@@ -1,7 +1,7 @@
-"""encoder: the contrastive dual encoder, trained from the pairs of the set `encoder`, or pinned.
+"""encoder: the contrastive dual encoder, trained from the pairs of the set `encoder`, or pinned, or none at all.
 
-Shapes: `n` probe pairs, `d` width. Writes encoder.json; a model trained here adds open_clip's files,
-`losses.parquet` and `snapshots/`.
+Shapes: `n` probe pairs, `d` width. Writes encoder.json, which is all where vectors were brought along; a model
+trained here adds open_clip's files, `losses.parquet` and `snapshots/`.
 """
 
 import logging
@@ -15,11 +15,13 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from gapbridge import artifacts
 from gapbridge.corpus.manifest import read_manifest
 from gapbridge.corpus.pictures import Pictures
-from gapbridge.embeddings.encoders import Encoder, best_device, pin_encoder
+from gapbridge.embeddings.brought import read_rows
+from gapbridge.embeddings.encoders import Encoder, best_device, pin_encoder, pin_vectors
 from gapbridge.errors import InputError
-from gapbridge.params import EncoderParams
+from gapbridge.params import VECTORS, EncoderParams
 from gapbridge.stages.runner import StageRun
 from gapbridge.train.contrastive import Architecture, Recipe, as_pixels, save_model, train_contrastive
 from gapbridge.train.pairs import Mixing, Pairs
@@ -34,6 +36,8 @@ def run(stage: StageRun) -> dict[str, Any]:
     """Train or pin the encoder; the figures say how well it finds the probe's pairs and how wide the gap is."""
     settings = stage.params.encoder
     torch.set_num_threads(settings.threads)
+    if settings.is_brought:
+        return _brought(stage, str(settings.pretrained).removeprefix(VECTORS).strip())
     figures = {} if settings.pretrained else _train(stage, settings)
     named = settings.pretrained, settings.revision, settings.text_template
     return figures | _score(pin_encoder(stage.out, *named, best_device()), stage)
@@ -65,6 +69,23 @@ def _score(encoder: Encoder, stage: StageRun) -> dict[str, Any]:
     parts = list(probe.iter_slices(SCORED_AT_ONCE))
     texts = np.concatenate([encoder.encode_texts(part["text"].to_list()) for part in parts])
     images = np.concatenate([encoder.encode_images(list(_load(stage, "probe", part))) for part in parts])
+    about = {"fingerprint": encoder.fingerprint, "width": encoder.width, "context_length": encoder.context_length}
+    return about | {"truncated": encoder.truncated(probe["text"].to_list())} | _retrieval(probe, texts, images)
+
+
+def _brought(stage: StageRun, name: str) -> dict[str, Any]:
+    """No encoder but the name of one, and the score of the vectors that it left."""
+    found = artifacts.read_json(stage.artifact("ingest", "probe", "ingest.json"))["vectors"]
+    about = pin_vectors(stage.out, name, found["width"])
+    probe = read_manifest(stage.artifact("ingest", "probe")).head(SCORED_ROWS)
+    root = stage.workspace / stage.params.sources.root
+    sides = [read_rows(root, probe[column].to_list()) for column in ("text_vector", "image_vector")]
+    texts, images = (rows.astype(np.float32) for rows in sides)
+    return {"fingerprint": about["fingerprint"], "width": about["width"]} | _retrieval(probe, texts, images)
+
+
+def _retrieval(probe: polars.DataFrame, texts: np.ndarray, images: np.ndarray) -> dict[str, Any]:
+    """How well the unit rows (n, d) of the probe's texts and pictures find each other, and how far apart they lie."""
     groups = probe["group_id"].to_numpy()
     cosines = images @ texts.T
     found = {
@@ -73,9 +94,7 @@ def _score(encoder: Encoder, stage: StageRun) -> dict[str, Any]:
     }
     gap = float(np.linalg.norm(images.mean(0, dtype=np.float64) - texts.mean(0, dtype=np.float64)))
     _log.info("encoder: finds %.3f of the right texts; the gap is %.3f", found["image_to_text"], gap)
-    about = {"fingerprint": encoder.fingerprint, "width": encoder.width, "context_length": encoder.context_length}
-    truncated = encoder.truncated(probe["text"].to_list())
-    return about | {"probe_pairs": probe.height, "truncated": truncated, "retrieval": found, "gap": gap}
+    return {"probe_pairs": probe.height, "retrieval": found, "gap": gap}
 
 
 def _pairs(stage: StageRun, name: str, manifest: polars.DataFrame, architecture: Architecture) -> Pairs:

@@ -98,9 +98,11 @@ def _trajectory(stage: StageRun) -> list[dict[str, float]]:
 def _lengths(stage: StageRun, ids: list[str], sample: Sample) -> dict[str, dict[str, float]] | None:
     manifest = read_manifest(stage.artifact("ingest", "texts"))
     words = dict(zip(manifest["id"], manifest["text"], strict=True))
-    encoder = load_encoder(stage.artifact("encoder"))
-    texts = [words[row_id] for row_id in ids]
-    return by_length(texts, sample.texts, sample.images, [encoder.truncated([text]) > 0 for text in texts])
+    texts, cut = [words[row_id] for row_id in ids], None
+    if "vectors" not in artifacts.read_json(stage.artifact("ingest", "texts", "ingest.json")):
+        encoder = load_encoder(stage.artifact("encoder"))
+        cut = [encoder.truncated([text]) > 0 for text in texts]
+    return by_length(texts, sample.texts, sample.images, cut)
 
 
 def _chosen(total: int, rows: int, seed: int) -> np.ndarray:

@@ -8,6 +8,7 @@ the encoder, the language model and the adapter; writes the final model as a Hug
 training/losses.parquet.
 """
 
+import logging
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel
 
 from gapbridge.align.alignment import Alignment
 from gapbridge.corpus.manifest import read_manifest
-from gapbridge.embeddings.encoders import load_encoder
+from gapbridge.embeddings.encoders import BROUGHT, load_encoder, read_about
 from gapbridge.embeddings.shards import Shards
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.model.assemble import AdapterShape, ImageCap, ImageTower, assemble, make_processor, placeholder, save
@@ -33,6 +34,8 @@ from gapbridge.train.tokens import IMAGE_TOKEN
 from gapbridge.train.tuning import Lora, LoraTuning, shrink_frozen
 from gapbridge.train.visual import Material, groups_of, load_adapter, read_card, train
 
+_log = logging.getLogger(__name__)
+
 
 def run(stage: StageRun) -> dict[str, Any]:
     """Train adapter and language model, each at its own learning rate, and write the whole model."""
@@ -46,7 +49,7 @@ def run(stage: StageRun) -> dict[str, Any]:
     shape = AdapterShape(card["hidden_size"], card["visual_tokens"], card["expansion"])
     alignment = Alignment.load(stage.artifact("realign"), fingerprint=card["encoder_fingerprint"])
     cap = ImageCap(alignment.image_mean, alignment.image_std)
-    model = assemble(llm, image_token_id, tower, shape, cap, stage.params.seed)
+    model = assemble(llm, image_token_id, tower, shape, cap, stage.params.seed, card["encoder_fingerprint"])
     load_adapter(stage.artifact("pretrain"), model.model.multi_modal_projector)
     material = _material(stage, alignment, prompter, shape.visual_tokens, packs_exactly(model))
     groups, lora = _learners(model, llm, settings, stage.params.seed)
@@ -80,10 +83,16 @@ def _learners(
     return [*groups, Group(lora.parameters, settings.llm_learning_rate, decay)], lora
 
 
-def _tower(stage: StageRun, fingerprint: str) -> ImageTower:
-    encoder = load_encoder(stage.artifact("encoder"), threads=stage.params.instruct.threads)
-    if encoder.fingerprint != fingerprint:
+def _tower(stage: StageRun, fingerprint: str) -> ImageTower | None:
+    """The encoder's image half; none where vectors were brought along, which the model then takes itself."""
+    about = read_about(stage.artifact("encoder"))
+    is_brought = about["kind"] == BROUGHT
+    encoder = None if is_brought else load_encoder(stage.artifact("encoder"), threads=stage.params.instruct.threads)
+    if (about["fingerprint"] if encoder is None else encoder.fingerprint) != fingerprint:
         raise ArtifactError("artifacts/encoder: not the encoder that the adapter was trained for; run pretrain again")
+    if encoder is None:
+        _log.info("instruct: the model has no image tower and takes vectors, since these were brought along")
+        return None
     return ImageTower(encoder.visual, encoder.architecture, encoder.preprocess_cfg, fingerprint)
 
 
@@ -101,6 +110,8 @@ def _vectors(stage: StageRun, alignment: Alignment) -> tuple[Shards, Vectors]:
         shards = Shards.open(folder / "images", alignment.fingerprint, alignment.width)
         return shards, ImageVectors(shards)
     if not (folder / "texts").exists():
-        raise InputError("instruct.source aligned_text: some rows have no context; give each one, or use real_image")
+        raise InputError(
+            "instruct.source aligned_text: some rows have no context (or no vector); give each one, or use real_image"
+        )
     shards = Shards.open(folder / "texts", alignment.fingerprint, alignment.width)
     return shards, AlignedTextVectors(shards, alignment)

@@ -3,12 +3,16 @@
 import hashlib
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from polars import DataFrame
 
 from gapbridge import artifacts
 from gapbridge.corpus.manifest import read_manifest
 from gapbridge.corpus.pictures import Pictures
+from gapbridge.embeddings.shards import Shards
 from gapbridge.evaluate.predictions import SEEING, read_predictions
+from gapbridge.params import VECTORS
 from gapbridge.registry import register
 from gapbridge.report import card, figures, gallery
 from gapbridge.report.facts import Recipe, read_metrics
@@ -63,7 +67,16 @@ def _write_gallery(stage: StageRun) -> list[gallery.Exhibit]:
     pictures = Pictures(folder, stage.workspace / stage.params.sources.root)
     predictions = read_predictions(stage.artifact("evaluate", SEEING))
     drawn = gallery.draw(predictions, stage.params.report.gallery, stage.params.seed)
-    return gallery.write_gallery(stage.out, drawn, lambda item_id: pictures.load(*files[item_id]))
+    if not manifest["image"].null_count():
+        return gallery.write_gallery(stage.out, drawn, lambda item_id: pictures.load(*files[item_id]))
+    shards = Shards.open(stage.artifact("embed", "benchmark", "images"))
+    places = dict(zip(shards.ids, range(shards.rows), strict=True))
+
+    def shown(item_id: str) -> Image.Image | np.ndarray:
+        locator, sha256 = files[item_id]
+        return pictures.load(locator, sha256) if locator else shards.read([places[item_id]])[0]
+
+    return gallery.write_gallery(stage.out, drawn, shown)
 
 
 def _losses(stage: StageRun) -> dict[str, DataFrame]:
@@ -74,6 +87,8 @@ def _losses(stage: StageRun) -> dict[str, DataFrame]:
 def _licences(stage: StageRun) -> dict[str, str | None]:
     """What the pinned parts' own cards state."""
     parts = {"encoder": stage.params.encoder, "llm": stage.params.llm}
+    if stage.params.encoder.is_brought:
+        del parts["encoder"]  # but a name; nothing of it is in the model
     return {
         name: stated_licence(part.pretrained, part.revision, stage.workspace)
         for name, part in parts.items()
@@ -89,6 +104,7 @@ def _recipe(stage: StageRun) -> Recipe:
         stage1_source=params.pretrain.source,
         stage2_source=params.instruct.source,
         seed=params.seed,
-        encoder=params.encoder.pretrained,
+        encoder=(params.encoder.pretrained or "").removeprefix(VECTORS).strip() or None,
+        brought=params.encoder.is_brought,
         llm=params.llm.pretrained,
     )

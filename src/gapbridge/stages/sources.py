@@ -91,6 +91,8 @@ def source_files(root: Path, name: str, source: Source) -> Iterator[Path]:
         yield from _named_inside(root, name, source, place)
     if source.images is not None:
         yield from _below(artifacts.source_path(root, source.images, f"sources.{name}.images"))
+    if source.vectors is not None:
+        yield from _below(artifacts.source_path(root, source.vectors, f"sources.{name}.vectors"))
 
 
 def _named_inside(root: Path, name: str, source: Source, place: Path) -> Iterator[Path]:
