@@ -1,6 +1,7 @@
 """DVC from outside: which stages there are, what each waits for, and running one of them as a process."""
 
 import fcntl
+import json
 import os
 import re
 import selectors
@@ -8,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import yaml
 
 QUIET_SECONDS = 10
 STOP_SECONDS = 10
@@ -66,10 +69,16 @@ def _height(waits_for: dict[str, set[str]], stage: str) -> int:
     return 1 + max((_height(waits_for, follower) for follower in followers), default=-1)
 
 
-def run_stage(workspace: Path, stage: str, on_line: Callable[[str], None]) -> Outcome:
-    """Run `dvc repro -s STAGE`, handing each line of its output to `on_line` as it comes."""
+def run_stage(
+    workspace: Path, stage: str, on_line: Callable[[str], None], limit_seconds: float | None = None
+) -> Outcome:
+    """Run `dvc repro -s STAGE`, handing each line of its output to `on_line` as it comes.
+
+    What takes longer than `limit_seconds` is stopped.
+    """
     started = time.monotonic()
     lines: list[str] = []
+    late = False
     with _started([sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage], workspace) as process:
         for line in _lines(process):
             if line is None:
@@ -77,7 +86,14 @@ def run_stage(workspace: Path, stage: str, on_line: Callable[[str], None]) -> Ou
             else:
                 lines.append(line)
                 on_line(line)
+            if limit_seconds and not late and time.monotonic() - started > limit_seconds:
+                late = True
+                _stop([process])
     seconds = time.monotonic() - started
+    if late:
+        return Outcome(
+            "failed", seconds, f"took longer than {limit_seconds:.0f} s and was stopped; it goes on next time"
+        )
     if process.returncode != 0:
         return Outcome("failed", seconds, _reason(lines, process.returncode))
     # Words of DVC 3.67: it has no other way to say what it did (docs/decisions.md).
@@ -101,7 +117,10 @@ def push(workspace: Path, on_line: Callable[[str], None]) -> Outcome:
 
 def stop_all() -> None:
     """End every running stage with all that it started: asked first, then killed."""
-    stopping = list(_running)
+    _stop(list(_running))
+
+
+def _stop(stopping: Sequence[subprocess.Popen[bytes]]) -> None:
     for process in stopping:
         _signal_group(process, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
@@ -125,17 +144,47 @@ def workspace_lock(workspace: Path, on_wait: Callable[[str], None]) -> Iterator[
         yield
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a command of gapbridge said, and the status it ended with."""
+
+    status: int
+    output: str
+    error: str
+
+
+def command(workspace: Path, *arguments: str) -> Said:
+    """Run `gapbridge ARGUMENTS` to its end; what it says on stderr comes as its last line alone."""
+    with _started(["gapbridge", *arguments], workspace, stderr=subprocess.PIPE) as process:
+        output, error = process.communicate()
+    lines = error.decode(errors="replace").strip().splitlines()
+    last = lines[-1].removeprefix("error: ") if lines else f"ended with status {process.returncode}"
+    return Said(process.returncode, output.decode(errors="replace").strip(), last)
+
+
 def summary(workspace: Path) -> str:
     """What `gapbridge summary` prints; its error message where there is nothing to sum up."""
-    done = subprocess.run(
-        ["gapbridge", "summary"],
-        cwd=workspace,
-        env=_environment(workspace),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or done.stderr.strip()
+    said = command(workspace, "summary")
+    return said.output or said.error
+
+
+def verdict(workspace: Path) -> str:
+    """What the gates would say of the version registered last; empty where the params register nothing."""
+    params = yaml.safe_load((workspace / "params.yaml").read_text(encoding="utf-8"))
+    if not isinstance(params, dict) or not (params.get("report") or {}).get("register_as"):
+        return ""
+    said = command(workspace, "promote", "--dry-run")
+    return said.output or said.error
+
+
+def stale(workspace: Path) -> list[str]:
+    """The stages that `dvc repro` would run now, sorted; the one that always runs left out."""
+    with _started([sys.executable, "-m", "dvc", "status", "--json"], workspace, stderr=subprocess.PIPE) as process:
+        output, error = process.communicate()
+    if process.returncode != 0:
+        raise PipelineError(f"{workspace}: dvc status: {' '.join(error.decode(errors='replace').split())[:300]}")
+    found: dict[str, list[Any]] = json.loads(output.decode() or "{}")
+    return sorted(stage for stage, reasons in found.items() if reasons != ["always changed"])
 
 
 def _environment(workspace: Path) -> dict[str, str]:
@@ -150,11 +199,11 @@ def _environment(workspace: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _started(command: list[str], workspace: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _started(command: list[str], workspace: Path, stderr: int = subprocess.STDOUT) -> Iterator[subprocess.Popen[bytes]]:
     """The process in a group of its own, so that a signal to it reaches everything that it starts."""
     with subprocess.Popen(
         command, cwd=workspace, env=_environment(workspace), start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
     ) as process:  # fmt: skip
         _running.add(process)
         read_to_the_end = False

@@ -1,6 +1,5 @@
 """The flow `train`: one task a stage, in the order of DVC's graph, two at a time. `python -m flows.train` runs it."""
 
-import logging
 import signal
 import sys
 from pathlib import Path
@@ -10,25 +9,13 @@ from typing import Any, NoReturn
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
-from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import PositiveFloat
 
-from flows import pipeline
+from flows import chain, pipeline
 from flows import workspace as workspaces
-
-WORKERS = 2
-
-
-@task(task_run_name="{stage}", persist_result=True, result_serializer="json")
-def run(stage: str, workspace: str) -> State[Any]:
-    """One stage, by DVC; Cached when nothing that it depends on has changed."""
-    outcome = pipeline.run_stage(Path(workspace), stage, get_run_logger().info)
-    result = {"stage": stage, "status": outcome.status, "seconds": round(outcome.seconds, 1)}
-    if outcome.status == "failed":
-        return Failed(message=outcome.reason)
-    return Completed(name="Cached" if outcome.status == "cached" else "Completed", data=result)
 
 
 @task(task_run_name="publish", retries=2, retry_delay_seconds=15, persist_result=True, result_serializer="json")
@@ -45,41 +32,42 @@ def publish(workspace: str) -> State[Any]:
 
 @flow(
     name="train",
-    task_runner=ThreadPoolTaskRunner(max_workers=WORKERS),
+    task_runner=ThreadPoolTaskRunner(max_workers=chain.WORKERS),
     persist_result=True,
     result_serializer="json",
     validate_parameters=True,
 )
-def train(workspace: str = ".", own_workspace: bool = False) -> Any:
+def train(workspace: str = ".", own_workspace: bool = False, stage_timeout_minutes: PositiveFloat | None = None) -> Any:
     """Bring every stage of the workspace's dvc.yaml up to date.
 
     With `own_workspace` the run works in a clone of `workspace`, pushes its outs and leaves a record. Ends Failed with
-    the stage's own error when one fails; nothing more is started then.
+    the stage's own error when one fails or takes longer than `stage_timeout_minutes`; nothing more is started then.
     """
     folder = Path(workspace).resolve()
     try:
         if not own_workspace:
-            return _bring_up_to_date(folder)
+            return _bring_up_to_date(folder, stage_timeout_minutes)
         name = f"{flow_run.get_name()}-{str(flow_run.get_id())[:8]}"
         with workspaces.own_workspace(folder, name) as clone:
-            ended = _bring_up_to_date(clone)
+            ended = _bring_up_to_date(clone, stage_timeout_minutes)
             return _keep(folder, clone, name, ended)
     except pipeline.PipelineError as error:
         return Failed(message=str(error))
 
 
-def _bring_up_to_date(folder: Path) -> Any:
+def _bring_up_to_date(folder: Path, timeout_minutes: float | None) -> Any:
     """The final state's name of every stage, or Failed."""
     try:
         with pipeline.workspace_lock(folder, get_run_logger().info):
-            states = _run_all(folder)
-            table = pipeline.summary(folder)
+            states = chain.run_all(folder, timeout_minutes)
+            failed = chain.failure(states)
+            table = "" if failed else pipeline.summary(folder)
+            verdict = "" if failed else pipeline.verdict(folder)
     finally:
         pipeline.stop_all()
-    failed = {stage: state.message for stage, state in states.items() if not state.is_completed()}
-    _show(states, table if not failed else "")
+    _show(states, table, verdict)
     if failed:
-        return Failed(message="; ".join(f"{stage}: {message}" for stage, message in failed.items()))
+        return failed
     print(f"\n{table}", flush=True)
     return {stage: state.name for stage, state in states.items()}
 
@@ -97,45 +85,15 @@ def _keep(checkout: Path, clone: Path, name: str, ended: Any) -> Any:
     return ended if failed or pushed.is_completed() else Failed(message=f"publish: {pushed.message}")
 
 
-def _run_all(workspace: Path) -> dict[str, State[Any]]:
-    """Every stage's final state. A stage starts when all it waits for is done; after a failure nothing starts."""
-    waiting = pipeline.graph(workspace)
-    futures: dict[str, PrefectFuture[Any]] = {}
-    states: dict[str, State[Any]] = {}
-    while waiting or len(states) < len(futures):
-        failed = any(not state.is_completed() for state in states.values())
-        ready = [] if failed else [stage for stage, deps in waiting.items() if deps <= states.keys()]
-        for stage in ready[: WORKERS - (len(futures) - len(states))]:
-            upstream = [futures[dep] for dep in waiting.pop(stage)]
-            futures[stage] = run.submit(stage, str(workspace), wait_for=upstream)
-        running = {future: stage for stage, future in futures.items() if stage not in states}
-        if not running:
-            break
-        done = next(as_completed(list(running)))
-        done.wait()
-        states[running[done]] = done.state
-    return states
-
-
-def _show(states: dict[str, State[Any]], table: str) -> None:
-    """The summary artefact of this flow run."""
+def _show(states: dict[str, State[Any]], table: str, verdict: str) -> None:
+    """The final word of this flow run: states, scores, and what the gates of a promotion say."""
     rows = "\n".join(f"| {stage} | {state.name} | {state.message or ''} |" for stage, state in states.items())
-    markdown = f"| stage | state | message |\n| --- | --- | --- |\n{rows}\n\n```\n{table}\n```\n"
+    markdown = f"| stage | state | message |\n| --- | --- | --- |\n{rows}\n\n```\n{table}\n```\n\n{verdict}\n"
     create_markdown_artifact(markdown, key="summary", description="What ran, and what came out")
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
-
-
-def _without_empty_traceback(record: logging.LogRecord) -> bool:
-    """Prefect logs a returned Failed state as if an exception were there; nobody needs to read "NoneType: None"."""
-    if record.exc_info and record.exc_info[0] is None:
-        record.exc_info = None
-    return True
-
-
-logging.getLogger("prefect.task_runs").addFilter(_without_empty_traceback)
 
 
 def main() -> int:

@@ -78,6 +78,12 @@ def discard(folder: Path) -> None:
     _lock_path(folder).unlink(missing_ok=True)
 
 
+def with_locks(checkout: Path) -> list[Path]:
+    """Every folder of a run that names outs by a dvc.lock: workspaces, and records of runs that ended."""
+    found = [*(home(checkout) / "workspaces").glob("*"), *(home(checkout) / "runs").glob("*")]
+    return sorted(folder for folder in found if (folder / "dvc.lock").is_file())
+
+
 def has_remote(workspace: Path) -> bool:
     """Whether `dvc push` has somewhere to push to."""
     from dvc.repo import Repo

@@ -87,6 +87,7 @@ for _name, _purpose in (
 cli.add_command(
     _passed_on("adopt", "Take over the stages that ran on a machine without DVC and MLflow.", "operations_cli")
 )
+cli.add_command(_passed_on("benchmark", "Score a registered model on the benchmarks that lie here.", "operations_cli"))
 cli.add_command(_passed_on("cleanup", "List or remove old work that nothing names any more.", "operations_cli"))
 
 

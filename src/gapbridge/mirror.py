@@ -58,6 +58,9 @@ def mirror_run(folder: Path, stage_process: int | None) -> None:
             experiment_id, start_time=record["started_ms"], tags=record["tags"], run_name=record["stage"]
         )
         run_id = run.info.run_id
+        place = {"run_id": run_id, "experiment_id": experiment_id, "uri": client.tracking_uri}
+        if "@" not in client.tracking_uri:  # an address may hold a password
+            artifacts.write_json(folder / "mlflow.json", place)
         _send_params(client, run_id, record["params"])
         status = _follow(client, run_id, folder, stage_process)
         _send_end(client, run_id, status)

@@ -1,4 +1,4 @@
-"""The command line of operating: what comes home, what may go."""
+"""The command line of operating: what comes home, what may go, how a registered model does."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,10 @@ from pathlib import Path
 import click
 
 from gapbridge.adopt import adopt as take_over
+from gapbridge.benchmark import benchmark as score
 from gapbridge.cleanup import leftovers
+from gapbridge.params import load_params
+from gapbridge.promotion.commands import only_model
 
 
 @click.command()
@@ -38,3 +41,12 @@ def cleanup(days: float, others: tuple[Path, ...], dvc_cache: bool, apply: bool,
     total = sum(one.size_bytes for one in found) / 1e6
     done = "removed" if apply else "would be removed by --apply"
     click.echo(f"{len(found)} things, {total:.1f} MB: {done}")
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def benchmark(model: str | None, as_json: bool) -> None:
+    """Score a registered MODEL (NAME@ALIAS, NAME/NUMBER; default: the champion) on the benchmarks that lie here."""
+    found = score(Path.cwd(), model or f"{only_model()}@champion", load_params(Path("params.yaml")))
+    click.echo(json.dumps(found.as_json()) if as_json else found.text())

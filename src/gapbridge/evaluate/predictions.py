@@ -31,6 +31,7 @@ def _line(one: Graded, rules: Rules) -> dict[str, Any]:
     score = {"f1": one.score} if rules.measure == "f1" else {"correct": bool(one.score)}
     return {
         "item_id": one.item.item_id,
+        "group_id": one.item.group_id,
         "benchmark": one.item.benchmark,
         "protocol": rules.id,
         "subset": one.item.subset,

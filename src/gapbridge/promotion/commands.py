@@ -29,7 +29,7 @@ def promote(model: str | None, dry_run: bool, as_json: bool) -> None:
     MODEL is NAME (its newest version), NAME/NUMBER or NAME@ALIAS; by default the registered model there is. Exit
     status 3 when a gate refuses it.
     """
-    decision = decide.promote(Path.cwd(), model or _only_model(), _rules(), dry_run)
+    decision = decide.promote(Path.cwd(), model or only_model(), _rules(), dry_run)
     _tell(decision, as_json)
     if not decision.promoted:
         raise SystemExit(REFUSED)
@@ -42,7 +42,7 @@ def promote(model: str | None, dry_run: bool, as_json: bool) -> None:
 @_json_option
 def rollback(name: str | None, reason: str, dry_run: bool, as_json: bool) -> None:
     """Make the champion of NAME from before the present one champion again."""
-    _tell(decide.rollback(Path.cwd(), name or _only_model(), reason, dry_run), as_json)
+    _tell(decide.rollback(Path.cwd(), name or only_model(), reason, dry_run), as_json)
 
 
 @click.command
@@ -50,7 +50,7 @@ def rollback(name: str | None, reason: str, dry_run: bool, as_json: bool) -> Non
 @_json_option
 def lineage(model: str | None, as_json: bool) -> None:
     """Say what MODEL (NAME@ALIAS, NAME/NUMBER, NAME) was made from, and whether it can be made again here."""
-    found = trace(Path.cwd(), model or f"{_only_model()}@champion")
+    found = trace(Path.cwd(), model or f"{only_model()}@champion")
     click.echo(json.dumps(found.as_json(), indent=2) if as_json else found.text())
 
 
@@ -62,7 +62,7 @@ def _rules() -> Rules:
     return Rules(thresholds, limits.require_clean, params.seed, probe)
 
 
-def _only_model() -> str:
+def only_model() -> str:
     """The name in params.yaml, or the one registered model. Raises InputError when that leaves a choice."""
     name = load_params(Path("params.yaml")).report.register_as if Path("params.yaml").exists() else None
     if name:

@@ -47,7 +47,7 @@ class Decision:
         head = f"# {self.name}: {self.verdict}\n\n"
         before = f"version {self.champion}" if self.champion else "none"
         facts = f"{self.action} of version {self.candidate}; champion before: {before}"
-        facts += f"; decision {self.number}" if self.number else "; dry run, nothing was changed"
+        facts += f"; decision {self.number}" if self.number else "; nothing was changed"
         rows = [f"| {gate.name} | {'pass' if gate.passed else '**fail**'} | {gate.figure} | {gate.limit} |"
                 for gate in self.gates]  # fmt: skip
         table = ["| gate | verdict | figure | limit |", "| --- | --- | --- | --- |", *rows] if rows else []
@@ -78,14 +78,15 @@ class Rules:
 def promote(workspace: Path, reference: str, rules: Rules, dry_run: bool = False) -> Decision:
     """Judge a version, and make it the champion when every gate holds; either way the record says why.
 
-    Raises InputError when it is the champion already, another decision is under way or the champion changed
-    meanwhile; ArtifactError when the store fails or the package is damaged.
+    The champion itself is left as it is, without a record. Raises InputError when another decision is under way or the
+    champion changed meanwhile; ArtifactError when the store fails or the package is damaged.
     """
     with open_registry(workspace) as registry:
         candidate = registry.resolve(reference)
         champion = registry.aliased(candidate.name)
         if champion and champion.number == candidate.number:
-            raise InputError(f"{candidate.name}: version {candidate.number} is the {CHAMPION} already")
+            verdict = f"version {candidate.number} is the {CHAMPION} already"
+            return Decision(candidate.name, "promote", candidate.number, champion.number, verdict)
         gates, comparison = _judge(registry, candidate, champion, rules)
         held = gate_rules.passed(gates)
         verdict = _verdict(candidate, gates, dry_run)

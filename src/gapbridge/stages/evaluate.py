@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,10 +27,10 @@ from gapbridge.train.prompts import record_names
 def run(stage: StageRun) -> dict[str, Any]:
     """Write predictions.jsonl and predictions_blind.jsonl; the figures are those of every benchmark."""
     torch.set_num_threads(stage.params.evaluate.threads)
+    if stage.params.evaluate.model is None:
+        return run_on(stage, stage.artifact("instruct"))
     manifest = read_manifest(stage.artifact("ingest", "benchmark"))
     items = benchmark_items(manifest)
-    if stage.params.evaluate.model is None:
-        return _score(stage, items, *_own_answers(stage, items, manifest))
     reference = Reference.load(
         stage.params.evaluate.model,
         stage.params.evaluate.revision,
@@ -40,12 +41,21 @@ def run(stage: StageRun) -> dict[str, Any]:
     return {**figures, "model": reference.identity}
 
 
-def _own_answers(stage: StageRun, items: Sequence[Item], manifest: DataFrame) -> tuple[list[str], list[str]]:
-    """The answers of the model of `instruct`, with the picture's vector and with the mean image's."""
+def run_on(stage: StageRun, model: Path) -> dict[str, Any]:
+    """As `run`, for the model in a folder, whichever of ours it is."""
+    manifest = read_manifest(stage.artifact("ingest", "benchmark"))
+    items = benchmark_items(manifest)
+    return _score(stage, items, *_own_answers(stage, model, items, manifest))
+
+
+def _own_answers(
+    stage: StageRun, model: Path, items: Sequence[Item], manifest: DataFrame
+) -> tuple[list[str], list[str]]:
+    """The answers of a model of ours, with the picture's vector and with the mean image's."""
     images = Shards.open(stage.artifact("embed", "images", "images"))
     pictures = Shards.open(stage.artifact("embed", "benchmark", "images"), images.fingerprint, images.width)
-    predictor = Predictor.load(stage.artifact("instruct"), stage.params.evaluate.batch_size)
-    _demand_same_encoder(predictor, images)
+    predictor = Predictor.load(model, stage.params.evaluate.batch_size)
+    _demand_same_encoder(predictor, images, model)
     places = _one_place_a_picture(manifest["sha256"], pictures.places([item.item_id for item in items]))
     visuals = predictor.embedded(pictures.read(range(pictures.rows)))
     seeing = predictor.answers(_requests(stage, items, places), visuals, "answers", _kept(stage, "seeing"))
@@ -67,11 +77,11 @@ def _reference_answers(
     return seeing, reference.answers(requests, grey, "answers, blind", _kept(stage, "blind", reference.identity))
 
 
-def _demand_same_encoder(predictor: Predictor, vectors: Shards) -> None:
+def _demand_same_encoder(predictor: Predictor, vectors: Shards, model: Path) -> None:
     fingerprint = predictor.model.config.vision_config.encoder_fingerprint
     if fingerprint != vectors.fingerprint:
         raise ArtifactError(
-            f"artifacts/instruct: reads vectors of encoder {fingerprint}, those embedded come from"
+            f"{model.name}: reads vectors of encoder {fingerprint}, those embedded come from"
             f" {vectors.fingerprint}; run `dvc repro instruct`"
         )
 
