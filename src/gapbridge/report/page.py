@@ -9,6 +9,7 @@ from gapbridge.drawing.html import data_uri, environment, style
 from gapbridge.report import facts
 from gapbridge.report.charts import Chart
 from gapbridge.report.gallery import Exhibit
+from gapbridge.report.paper import official_figures, paper_table
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,17 @@ def render(story: Story) -> str:
                 (exhibit, data_uri(story.folder / exhibit.picture)) for exhibit in story.exhibits if exhibit.mistake
             ],
             novel=novel_rows(story.metrics["evaluate"]),
+            paper=paper_table(story.metrics["evaluate"], scored_model(story.metrics["evaluate"])),
+            official=official_figures(story.metrics["evaluate"]),
+            reference=story.metrics["evaluate"].get("model"),
             digests=facts.digests({stage: story.metrics[stage] for stage in facts.STAGES}),
         )
     )
+
+
+def scored_model(evaluate: Mapping[str, Any]) -> str:
+    """What the table calls the model whose scores these are."""
+    return evaluate["model"]["name"] if "model" in evaluate else "this model"
 
 
 def novel_rows(evaluate: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
