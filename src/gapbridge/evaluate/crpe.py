@@ -9,15 +9,13 @@ circles with all four right. `score` is the accuracy over single questions, `cir
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from gapbridge.corpus.manifest import BadRow
 from gapbridge.corpus.origin import Draft, Origin, identified, words
 from gapbridge.corpus.questions import question, questions
 from gapbridge.corpus.rows import Row
-from gapbridge.errors import InputError
-from gapbridge.evaluate.layouts import beside, json_rows, letter, listed_in, one_of
+from gapbridge.evaluate.layouts import json_rows, letter, listed_in, one_of, released
 from gapbridge.evaluate.protocol import Benchmark, Graded, Item
 from gapbridge.evaluate.right_or_wrong import RightOrWrong, all_right, chosen_letter
 
@@ -30,14 +28,14 @@ _CIRCLE = _OPTIONS = 4
 def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
     """Questions; ids begin with `exist` or `relation`, since both files number theirs alike."""
     del kind
-    placed = beside(origin)
+    files = released(origin, _FILES)
     met: Counter[str] = Counter()
 
     def make(row: Row) -> Draft:
         fields = row.fields
         category = one_of(fields, "category", _CATEGORIES)
         met[category] += 1  # also of a row that turns out to be bad: circles are counted off in the order of the file
-        asked, picture = words(fields, "text"), placed.picture(words(fields, "image"))
+        asked, picture = words(fields, "text"), files[0].picture(words(fields, "image"))
         part = "relation" if category in _RELATIONS else category
         return question(
             origin,
@@ -51,19 +49,7 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
             detail={"choices": listed_in(asked, _OPTIONS), "circle": (met[category] - 1) // _CIRCLE},
         )
 
-    return questions(origin, (row for file in _files(origin) for row in json_rows(file)), make)
-
-
-def _files(origin: Origin) -> list[Origin]:
-    place = origin.place()
-    if not place.is_dir():
-        return [origin]
-    found = [replace(origin, path=origin.relative(place / name)) for name in _FILES if (place / name).is_file()]
-    if not found:
-        raise InputError(
-            f"sources.{origin.set_name}.path: {origin.path} holds neither {' nor '.join(_FILES)}; name another folder"
-        )
-    return found
+    return questions(origin, (row for file in files for row in json_rows(file)), make)
 
 
 def _circular(graded: Sequence[Graded]) -> dict[str, Any]:

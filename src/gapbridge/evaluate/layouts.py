@@ -1,4 +1,4 @@
-"""What the readers of published benchmarks share: fields with few values, listed options, pictures beside a file."""
+"""What the readers of published benchmarks share: fields with few values, listed options, files of a release."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,6 +11,7 @@ from gapbridge.corpus.manifest import BadRow
 from gapbridge.corpus.origin import BadFieldError, Origin, words
 from gapbridge.corpus.parquet import TableRow
 from gapbridge.corpus.rows import Embedded, Row
+from gapbridge.errors import InputError
 
 OPTION_LETTER = "Answer with the option's letter from the given choices directly."
 SHORT_ANSWER = "Answer the question using a single word or phrase."
@@ -81,10 +82,19 @@ def json_rows(origin: Origin) -> Iterator[Row | BadRow]:
         yield row if isinstance(row, BadRow) else Row(place, f"line-{number:09d}", row)
 
 
-def beside(origin: Origin, folder: str = ".") -> Origin:
-    """`origin` whose pictures are in `folder` beside the file, as released, unless `images` says where."""
-    if origin.images is not None:
-        return origin
-    found = origin.place()
-    parent = found if found.is_dir() else found.parent
-    return replace(origin, images=origin.relative(parent / folder))
+def released(origin: Origin, files: Sequence[str], images: str = ".") -> list[Origin]:
+    """The file that `origin` names, or those of the `files` that are in the folder that it names.
+
+    Pictures of such a folder are in `images` below it, unless `origin` says where; for a single file it must, or a
+    change of theirs would go unnoticed. Raises InputError for a folder with none of the files.
+    """
+    place = origin.place()
+    if not place.is_dir():
+        return [origin]
+    found = [place / name for name in files if (place / name).is_file()]
+    if not found:
+        raise InputError(
+            f"sources.{origin.set_name}.path: {origin.path} holds no {' or '.join(files)}; name another folder"
+        )
+    below = origin.images or origin.relative(place / images)
+    return [replace(origin, path=origin.relative(file), images=below) for file in found]

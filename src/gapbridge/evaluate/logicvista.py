@@ -15,7 +15,7 @@ from gapbridge.corpus.questions import question, questions
 from gapbridge.corpus.rows import Row
 from gapbridge.errors import InputError
 from gapbridge.evaluate.answers import listed_letters
-from gapbridge.evaluate.layouts import OPTION_LETTER, beside, listed_in, one_of
+from gapbridge.evaluate.layouts import OPTION_LETTER, listed_in, one_of, released
 from gapbridge.evaluate.protocol import Benchmark, Item
 from gapbridge.evaluate.right_or_wrong import RightOrWrong, chosen_letter
 
@@ -27,14 +27,14 @@ _LETTERS = ascii_uppercase[:9]
 def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
     """Questions; the answer is the right letters in their order, such as `AC`."""
     del kind
-    placed = beside(origin, "images")
+    (placed,) = released(origin, ["dataset.json"], "images")
 
     def make(row: Row) -> Draft:
         fields = row.fields
         skill = fields.get("skill")
         asked = words(fields, "question")
         return question(
-            origin,
+            placed,
             row.place,
             row.name,
             benchmark="logicvista",
@@ -45,7 +45,7 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
             detail={"choices": listed_in(asked, len(_LETTERS))},
         )
 
-    return questions(origin, _rows(origin), make)
+    return questions(placed, _rows(placed), make)
 
 
 def _rows(origin: Origin) -> Iterator[Row | BadRow]:

@@ -12,7 +12,7 @@ from gapbridge.corpus.origin import Draft, Origin, identified, words
 from gapbridge.corpus.questions import question, questions
 from gapbridge.corpus.rows import Row
 from gapbridge.evaluate.answers import boxed_letter
-from gapbridge.evaluate.layouts import beside, json_rows, letter, one_of
+from gapbridge.evaluate.layouts import json_rows, letter, one_of, released
 from gapbridge.evaluate.protocol import Benchmark, Item
 from gapbridge.evaluate.right_or_wrong import RightOrWrong, chosen_letter
 
@@ -30,11 +30,11 @@ _OPTIONS = 4
 def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
     """Questions; options are drawn in the picture, so only their letters are known."""
     del kind
-    placed = beside(origin)
+    (placed,) = released(origin, ["data.jsonl"])
 
     def make(row: Row) -> Draft:
         return question(
-            origin,
+            placed,
             row.place,
             identified(row.fields, "id"),
             benchmark="visulogic",
@@ -45,7 +45,7 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
             detail={"choices": [""] * _OPTIONS},
         )
 
-    return questions(origin, json_rows(origin), make)
+    return questions(placed, json_rows(placed), make)
 
 
 def _parse(raw: str, item: Item) -> str | None:
