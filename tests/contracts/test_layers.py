@@ -11,7 +11,7 @@ def test_nobody_imports_what_their_layer_must_not(checkout: Path) -> None:
 
 def test_the_package_and_the_command_line_stay_light(checkout: Path) -> None:
     program = (
-        "import sys, gapbridge, gapbridge.cli\n"
+        "import sys, gapbridge, gapbridge.cli, gapbridge.params\n"
         "heavy = {'torch', 'transformers', 'open_clip', 'mlflow', 'prefect', 'polars', 'pandera', 'numpy'}\n"
         "print(sorted(heavy & sys.modules.keys()))"
     )

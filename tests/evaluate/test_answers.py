@@ -1,8 +1,21 @@
 """Raw generations to answers."""
 
+import time
+
 import pytest
 
-from gapbridge.evaluate.answers import choices, find_choice, option_letter, words, yes_or_no
+from gapbridge.evaluate.answers import (
+    boxed_letter,
+    choices,
+    find_choice,
+    listed_letters,
+    no_before_yes,
+    opening_yes_or_no,
+    option_letter,
+    short_answers,
+    words,
+    yes_or_no,
+)
 
 COLORS = choices(["red", "light blue", "blue", "Green"])
 
@@ -149,3 +162,20 @@ def test_the_letter_of_one_option(raw: str, expected: str | None) -> None:
 )
 def test_options_of_every_sort(raw: str, choices_: list[str], expected: str | None) -> None:
     assert option_letter(raw, choices_) == expected
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "A and " * 2000, "A " * 4000, "answer A, and " * 2000, "answer A" + " " * 8000 + "x", "not B " * 2000,
+        "\\boxed{" * 2000, "(" * 8000, "1," * 4000, " \n" * 4000, "*" * 8000,
+    ],
+)  # fmt: skip
+def test_a_generation_that_turns_in_circles_is_read_in_no_time(raw: str) -> None:
+    begin = time.process_time()
+    for find in (yes_or_no, no_before_yes, opening_yes_or_no, short_answers):
+        find(raw)
+    option_letter(raw, ANIMALS)
+    boxed_letter(raw, 4)
+    listed_letters(raw, 4)
+    assert time.process_time() - begin < 2

@@ -23,7 +23,7 @@ _WHOLE = re.compile(r"[\W_]*([A-Za-z])[\W_]*")
 _LISTED = re.compile(rf"(?:^\W*|\n\W*|\()([A-Za-z])[).:]|{_BEFORE}([A-Z])[):](?!\w)|\\boxed\{{\W*([A-Za-z])\W*\}}")
 _SAID = re.compile(
     rf"(answer|option|choice)(?:\s+is)?[\s:=*_\"'(\[]*{_BEFORE}([A-Za-z]){_BEHIND}"
-    rf"((?:[\s)\]*_,/&]*(?:\b(?:and|or)\b)?[\s(\[*_]*{_BEFORE}[A-Z]{_BEHIND})*)",
+    rf"((?:[\s)\]*_,/&]{{0,8}}(?:\b(?:and|or)\b)?[\s(\[*_]{{0,4}}{_BEFORE}[A-Z]{_BEHIND})*)",
     re.IGNORECASE,
 )
 # Mathematics around a letter: \( B \), $B$, \text{B}.
@@ -31,13 +31,14 @@ _SHOWN_AS = re.compile(r"\\[()\[\]]|\$|\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)
 _LOWER_WORD = re.compile(r"\s+([a-zà-ɏ]\w*)")
 # What follows the letter of an option, but not an article.
 _NO_NOUNS = frozenset({"is", "are", "was", "and", "or", "but", "because", "since", "as", "seems", "looks", "would"})
+_NEAR = 40
 _NEGATED = re.compile(r"(\bnot|n['’]t|\bnever|\bneither|\bnor|\bexcept)\W+(?:\w+\W+)?$", re.IGNORECASE)
 
 _BOX = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 _LATEX = re.compile(r"\\[A-Za-z]+")
 _LETTER_LIST = re.compile(
     r"(?:^|\b(?:answers?|options?|choices?)(?:\s+(?:is|are))?[\s:*]+)"
-    r"((?:\(?[A-Z]\)?)(?:(?:\s*[,&/]\s*|\s*,?\s*and\s+)\(?[A-Z]\)?)*)[\W_]*$"
+    r"((?:\(?[A-Z]\)?)(?:\s*(?:[,&/]\s*(?:and\s+)?|and\s+)\(?[A-Z]\)?)*)[\W_]*$"
 )
 _END_MARKS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+)(?:e[+-]?\d+)?")
@@ -198,7 +199,7 @@ def _free_letters(said: str, choices: Sequence[str], letters: str) -> set[str]:
         for match in _LETTER.finditer(said)
         if match.group(1) in letters and not (match.group(1) in "AI" and _is_a_word(said, match.start(), match.end()))
     ]
-    if any(_NEGATED.search(said[: match.start()]) for match in found):
+    if any(_NEGATED.search(said[max(0, match.start() - _NEAR) : match.start()]) for match in found):
         return set()
     return {match.group(1) for match in found}
 

@@ -7,6 +7,7 @@ from typing import Any
 from gapbridge.drawing.html import environment
 from gapbridge.report.facts import Recipe, digests
 from gapbridge.report.page import novel_rows
+from gapbridge.report.paper import official_figures, paper_table
 
 
 def model_card(
@@ -31,6 +32,9 @@ def model_card(
             evaluate=metrics["evaluate"],
             realign=metrics["realign"],
             ingest=metrics["ingest"],
+            reference=metrics["evaluate"].get("model"),
+            paper=paper_table(metrics["evaluate"], "this model"),
+            official=official_figures(metrics["evaluate"]),
             novel=novel_rows(metrics["evaluate"]),
             digests=digests({stage: metrics[stage] for stage in ("encoder", "llm", "pretrain", "instruct")}),
         )

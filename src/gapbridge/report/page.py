@@ -9,6 +9,7 @@ from gapbridge.drawing.html import data_uri, environment, style
 from gapbridge.report import facts
 from gapbridge.report.charts import Chart
 from gapbridge.report.gallery import Exhibit
+from gapbridge.report.paper import official_figures, paper_table
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ def render(story: Story) -> str:
             drawn=[(exhibit, _shown(story, exhibit)) for exhibit in story.exhibits if not exhibit.mistake],
             mistakes=[(exhibit, _shown(story, exhibit)) for exhibit in story.exhibits if exhibit.mistake],
             novel=novel_rows(story.metrics["evaluate"]),
+            paper=paper_table(story.metrics["evaluate"], scored_model(story.metrics["evaluate"])),
+            official=official_figures(story.metrics["evaluate"]),
+            reference=story.metrics["evaluate"].get("model"),
             digests=facts.digests({stage: story.metrics[stage] for stage in facts.STAGES}),
         )
     )
@@ -52,6 +56,11 @@ def render(story: Story) -> str:
 def _shown(story: Story, exhibit: Exhibit) -> str | None:
     """The picture as a data URI; None where only its vector is at hand."""
     return data_uri(story.folder / exhibit.picture) if exhibit.is_shown else None
+
+
+def scored_model(evaluate: Mapping[str, Any]) -> str:
+    """What the table calls the model whose scores these are."""
+    return evaluate["model"]["name"] if "model" in evaluate else "this model"
 
 
 def novel_rows(evaluate: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

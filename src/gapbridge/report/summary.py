@@ -41,6 +41,8 @@ def _scores(evaluate: Mapping[str, Any]) -> list[str]:
             f"{name:<{width}}  {percent(figures['score']):>7}  {percent(figures['blind']):>7}"
             f"  {percent(figures['majority']):>8}  {figures['n']:>5}  {novel}"
         )
+    if "model" in evaluate:
+        lines.insert(0, f"These are the scores of a reference, {evaluate['model']['name']}.")
     average, blind = percent(evaluate["average"]), percent(evaluate["average_blind"])
     return [*lines, f"{'average':<{width}}  {average:>7}  {blind:>7}"]
 
