@@ -183,6 +183,8 @@ def _published(name: str, family: Family) -> Benchmark:
 def test_published_benchmarks_have_their_own_rules_lengths_and_family(
     ready: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in list(BENCHMARKS):  # a family has averages when all of it is there
+        monkeypatch.delitem(BENCHMARKS, name)
     for name, family in (("one", "general"), ("two", "general"), ("three", "reasoning")):
         monkeypatch.setitem(BENCHMARKS, name, _published(name, family))
     folder = ready / "artifacts/ingest/benchmark"
