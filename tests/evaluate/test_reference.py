@@ -1,4 +1,4 @@
-"""Other image-text-to-text models, on a tiny LLaVA made here."""
+"""Other image-text-to-text models, on a tiny LLaVA and a tiny Qwen2.5-VL made here."""
 
 import json
 import shutil
@@ -17,10 +17,11 @@ from gapbridge.evaluate.generation import Request
 from gapbridge.evaluate.reference import Reference, grey
 
 from .llava import save_llava
+from .qwen_vl import save_qwen_vl
 from .tiny import QUESTIONS
 
 PICTURES = [
-    Image.fromarray(np.random.default_rng(n).integers(0, 256, (30 + n, 40, 3), dtype=np.uint8)) for n in range(3)
+    Image.fromarray(np.random.default_rng(n).integers(0, 256, (30 + 30 * n, 40, 3), dtype=np.uint8)) for n in range(3)
 ]
 
 
@@ -60,6 +61,15 @@ def test_the_blind_floor_is_one_grey_picture(reference: Reference) -> None:
     blind = reference.answers(_requests(), grey, None)
     assert all(len(set(blind[at : at + 3])) == 1 for at in range(0, len(blind), 3))
     assert blind != reference.answers(_requests(), PICTURES.__getitem__, None)
+
+
+def test_pictures_of_any_size_are_asked_about_together_and_without_chance(tmp_path: Path) -> None:
+    save_qwen_vl(tmp_path / "qwen")
+    together = Reference.load("qwen", None, batch_size=7, root=tmp_path)
+    told = together.answers(_requests(), PICTURES.__getitem__, None)
+    assert together.answers(_requests(), PICTURES.__getitem__, None) == told
+    assert Reference.load("qwen", None, 1, tmp_path).answers(_requests(), PICTURES.__getitem__, None) == told
+    assert len(set(told)) > len(QUESTIONS)
 
 
 def test_a_marker_in_a_question_is_text(reference: Reference) -> None:
