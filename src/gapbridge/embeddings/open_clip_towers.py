@@ -42,7 +42,8 @@ class OpenClipTowers:
         inner = getattr(self._tokenizer, "tokenizer", None)
         if inner is None:
             return [len(self._tokenizer.encode(text)) + 2 for text in texts]
-        cleaned = [self._tokenizer.clean_fn(text) for text in texts]
+        clean = getattr(self._tokenizer, "clean_fn", str)
+        cleaned = [clean(text) for text in texts]
         return [len(ids) for ids in inner(cleaned, truncation=False).input_ids] if cleaned else []
 
     def places(self, texts: Sequence[str]) -> list[int]:
