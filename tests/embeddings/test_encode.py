@@ -199,6 +199,11 @@ def test_a_bad_vector_stops_before_anything_is_written(wrong: str, encoding: Enc
     assert not list((tmp_path / "cache").rglob("block-*"))
 
 
+def test_no_records_are_no_shards(encoding: Encoding, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="0 vectors for 0 records"):
+        embed_texts(FakeEncoder(), Records([], [], []), tmp_path / "out", encoding)
+
+
 def test_progress_is_shown_on_stderr(encoding: Encoding, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     embed_texts(FakeEncoder(), _texts(9), tmp_path / "out", encoding)
     shown = capsys.readouterr()

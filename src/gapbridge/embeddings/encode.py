@@ -83,8 +83,8 @@ def embed_texts(encoder: "Encoder", records: Records, folder: Path, encoding: En
     Raises ArtifactError where the encoder gives NaN or vectors of another width.
     """
     texts = list(dict.fromkeys(records.contents))
-    counts = [encoder.token_counts(texts[start:stop]) for start, stop in _spans(len(texts), encoding.block_rows)]
-    lengths = np.concatenate(counts)
+    spans = _spans(len(texts), encoding.block_rows)
+    lengths = np.array([count for start, stop in spans for count in encoder.token_counts(texts[start:stop])], dtype=int)
     contents = _Contents(
         "text", texts, lambda places: (texts[place] for place in places), encoder.encode_texts, lengths
     )

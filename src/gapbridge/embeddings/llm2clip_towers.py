@@ -62,7 +62,7 @@ class Llm2ClipTowers:
         self.description = (
             json.dumps(settings, sort_keys=True),
             json.dumps(["LLM2CLIP", *about], sort_keys=True),
-            tokenizer_content(self._tokenizer.backend_tokenizer),
+            tokenizer_content(self._tokenizer),
         )
 
     def lengths(self, texts: Sequence[str]) -> list[int]:

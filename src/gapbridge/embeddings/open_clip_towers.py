@@ -43,7 +43,8 @@ class OpenClipTowers:
         inner = getattr(self._tokenizer, "tokenizer", None)
         if inner is None:
             return [len(self._tokenizer.encode(text)) + 2 for text in texts]
-        cleaned = [self._tokenizer.clean_fn(text) for text in texts]
+        clean = getattr(self._tokenizer, "clean_fn", str)
+        cleaned = [clean(text) for text in texts]
         return [len(ids) for ids in inner(cleaned, truncation=False).input_ids] if cleaned else []
 
     def places(self, texts: Sequence[str]) -> list[int]:
@@ -113,14 +114,27 @@ def _architecture(model_name: str) -> dict[str, Any]:
 def _description(preprocess_cfg: dict[str, Any], tokenizer: Any) -> Iterator[str]:
     yield json.dumps(preprocess_cfg, sort_keys=True)
     yield f"{type(tokenizer).__name__} {tokenizer.context_length}"
-    fast = getattr(getattr(tokenizer, "tokenizer", None), "backend_tokenizer", None)
+    inner = getattr(tokenizer, "tokenizer", None)
+    if inner is not None:
+        yield tokenizer_content(inner)
+
+
+def tokenizer_content(tokenizer: Any) -> str:
+    """What a tokenizer of transformers is, as JSON; truncation and padding are settings of its last call.
+
+    One that reads a SentencePiece file is known by that file's digest and its own settings.
+    """
+    fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is not None:
-        yield tokenizer_content(fast)
-
-
-def tokenizer_content(fast: Any) -> str:
-    """What a tokenizer of `tokenizers` is, as JSON; truncation and padding are settings of its last call."""
-    return json.dumps({**json.loads(fast.to_str()), "truncation": None, "padding": None}, sort_keys=True)
+        return json.dumps({**json.loads(fast.to_str()), "truncation": None, "padding": None}, sort_keys=True)
+    file = getattr(tokenizer, "vocab_file", None)
+    if file is None:
+        raise InputError(
+            f"{tokenizer.name_or_path}: a {type(tokenizer).__name__} cannot be told apart; save a fast one"
+        )
+    settings = {name: value for name, value in tokenizer.init_kwargs.items() if isinstance(value, str | int | None)}
+    about = {name: value for name, value in settings.items() if name not in ("name_or_path", "vocab_file")}
+    return json.dumps([type(tokenizer).__name__, artifacts.file_digest(Path(file)), about], sort_keys=True)
 
 
 def first_line(error: BaseException) -> str:

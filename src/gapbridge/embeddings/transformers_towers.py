@@ -37,7 +37,7 @@ class TransformersTowers:
         self.description = (
             json.dumps(settings, sort_keys=True),
             f"{type(self.model).__name__} {self.context_length}",
-            tokenizer_content(self._tokenizer.backend_tokenizer),
+            tokenizer_content(self._tokenizer),
             *(["lower case"] if self._lower_cases else []),
         )
 
