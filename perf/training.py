@@ -316,10 +316,11 @@ def _peak(device: str) -> int | None:
 def _surroundings(shape_name: str) -> dict[str, Any]:
     shape = SHAPES[shape_name]
     packages = ("torch", "transformers", "peft", "accelerate", "numpy")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, threads: {torch.get_num_threads()}"
     return {
         "command": f"python -m perf.training --shape {shape_name}",
         "device": device,
+        "seconds_are_of": "the clock" if torch.cuda.is_available() else "the process",
         "peak_flops": peak_flops(),
         "precision": "bf16",
         "visual_tokens": shape.visual_tokens,

@@ -3,6 +3,7 @@
 Needs torch, transformers, peft and accelerate alone, so that a bare GPU box runs it: `pytest -m gpu tests/gpu`.
 """
 
+import json
 import math
 import subprocess
 import sys
@@ -135,6 +136,34 @@ def test_the_benchmark_measures_what_training_does(name: str) -> None:
     assert found["samples_per_second"] > 0 and found["tokens_per_second"] > found["samples_per_second"]
     assert (found["peak_memory_bytes"] is None) != small.ON_GPU
     assert found["samples_per_step"] == {"stage1": 16, "stage2-full-parts": 8}[name]
+
+
+def test_a_killed_benchmark_leaves_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = iter([40.0, 10.0])
+
+    def measure(*_: Any) -> dict[str, Any]:
+        try:
+            return {"samples_per_second": next(rates)}
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    out = tmp_path / "figures.json"
+    monkeypatch.setattr(training, "measure", measure)
+    cases = ["stage1", "stage1-repeat", "stage2-lora"]
+    monkeypatch.setattr(sys, "argv", ["training", "--shape", "tiny", "--out", str(out), "--cases", *cases])
+    with pytest.raises(KeyboardInterrupt):
+        training.main()
+    report = json.loads(out.read_text())
+    assert list(report["cases"]) == cases[:2] and report["stage1_speedup_over_repeat"] == 4.0
+    assert [file.name for file in tmp_path.iterdir()] == ["figures.json"]
+
+
+@pytest.mark.parametrize(("name", "peak"), [("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA A100-SXM4-80GB", 312e12),
+                                            ("Another", None)])  # fmt: skip
+def test_a_known_gpu_has_its_peak(name: str, peak: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+    assert training.peak_flops() == peak
 
 
 def test_the_benchmark_needs_what_a_gpu_box_has(checkout: Path) -> None:
