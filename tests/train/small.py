@@ -109,6 +109,7 @@ def material(made: Small, stage: int = 2) -> Material:
     else:
         answers = [(COLORS[row % len(COLORS)], SIDES[row % len(SIDES)]) for row in range(ROWS)]
         turns = [[{"question": q, "answer": a} for q, a in zip(QUESTIONS, one, strict=True)] for one in answers]
+        turns = [one[:: 1 if row // 12 % 2 else -1] for row, one in enumerate(turns)]  # either question comes first
         examples = dialogue_examples(made.prompter, turns, TOKENS)
     groups = [str(row) for row in range(ROWS)]
     return Material(examples, groups, PictureVectors(), np.arange(ROWS), packs_exactly(made.model))

@@ -97,10 +97,12 @@ def test_an_eight_billion_model_needs_no_weights_and_seconds(tmp_path: Path) -> 
     assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
     start = time.process_time()
     seen = footprint(config, measured.ADAPTER, measured.WIDTH, STEP, "frozen", True, gradient_checkpointing=True)
-    assert time.process_time() - start < 20
+    assert time.process_time() - start < 30
     with torch.device("meta"):
         llm = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
     assert llm < seen.parameters < llm * 1.001 and seen.weights == pytest.approx(2 * llm, rel=0.01)
+    full = footprint(config, measured.ADAPTER, measured.WIDTH, STEP, "full", True, gradient_checkpointing=True)
+    assert full.peak > 110 * 2**30 > 5 * seen.peak
     assert seen.flops == pytest.approx(4 * (llm - 2 * 128256 * 4096) * seen.tokens, rel=0.1)
 
 

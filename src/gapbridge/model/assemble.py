@@ -101,11 +101,21 @@ def make_processor(
     """
     placeholder(tokenizer, image_token)
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "left"
+        tokenizer.pad_token = tokenizer.eos_token or _any_marker(tokenizer, image_token)
+    # Some tokenizers write down what they were made with, whatever was set since.
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
     template = picture_template(tokenizer.chat_template, image_token)
     images = GapbridgeImageProcessor(tower.preprocess_cfg if tower else None)
     return GapbridgeProcessor(images, tokenizer, visual_tokens, image_token, chat_template=template)
+
+
+def _any_marker(tokenizer: Any, image_token: str) -> str:
+    """Padding is never looked at, so that any special token will do, but for the placeholder of pictures."""
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.special and token.content != image_token:
+            marker: str = token.content
+            return marker
+    raise InputError("llm.pretrained: its tokenizer has no special token to pad with; pin another")
 
 
 def save(model: GapbridgeForConditionalGeneration, processor: GapbridgeProcessor, end_id: int, folder: Path) -> None:

@@ -93,8 +93,7 @@ def footprint(
     """
     needed = _Needed(adapter, width, step, tune, bf16, gradient_checkpointing, lora)
     model = needed.model(llm.get_text_config())
-    learning = {id(parameter): parameter.numel() for parameter in model.parameters() if parameter.requires_grad}
-    trained = sum(learning.values())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     weights = sum(_bytes(tensor) for tensor in (*model.parameters(), *model.buffers()))
     gradients = trained * _FP32_BYTES
     buckets = gradients if ranks > 1 else 0  # DDP sums a copy of them
@@ -111,7 +110,7 @@ def footprint(
         most.logits,
         rest - activations,
         step.rows * step.row_tokens,
-        _flops(model, step, set(learning)),
+        step_flops(model, step),
     )
 
 
@@ -291,16 +290,17 @@ class _Watch(TorchDispatchMode):
         self.gradients += _bytes(parameter)
 
 
-def _flops(model: GapbridgeForConditionalGeneration, step: StepShape, trained: set[int]) -> float:
-    text, tokens = model.config.text_config, step.rows * step.row_tokens
+def step_flops(model: GapbridgeForConditionalGeneration, step: StepShape) -> float:
+    """What `Footprint.flops` says, for a model whose learning parameters require gradients."""
+    tokens = step.rows * step.row_tokens
     passes = [(module, tokens) for module in model.model.language_model.modules()]
     passes += [(module, step.samples) for module in model.model.multi_modal_projector.modules()]
     passes += [(model.lm_head, step.targets)]
     total = 0.0
     for module, places in passes:
         if isinstance(module, nn.Linear | Conv1D):
-            total += 2.0 * module.weight.numel() * places * (2 + (id(module.weight) in trained))
-    return total + 3 * _attention_flops(text, step)
+            total += 2.0 * module.weight.numel() * places * (2 + module.weight.requires_grad)
+    return total + 3 * _attention_flops(model.config.text_config, step)
 
 
 def _attention_flops(text: PreTrainedConfig, step: StepShape) -> float:
