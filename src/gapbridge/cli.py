@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from gapbridge.errors import GapbridgeError, InputError
+from gapbridge.planning.hardware import GPUS, Hardware
 from gapbridge.stages import EMBED_SETS, STAGES
 
 # Set before any library is imported, and only where the user has not decided otherwise.
@@ -188,9 +189,7 @@ def export(folder: Path, card: Path | None, model: Path | None) -> None:
 
 @cli.command()
 @click.option("--profile", "name", help="Plan this profile; default: the present params.yaml.")
-@click.option(
-    "--gpu", default="h100", show_default=True, type=click.Choice(["rtx4090", "l40s", "a100", "h100", "h200"])
-)
+@click.option("--gpu", default="h100", show_default=True, type=click.Choice(list(GPUS)))
 @click.option("--gpus", default=1, show_default=True, type=click.IntRange(1), help="How many; each holds the model.")
 @click.option("--utilisation", default=0.35, show_default=True, type=click.FloatRange(0, 1, min_open=True))
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -199,14 +198,13 @@ def plan(name: str | None, gpu: str, gpus: int, utilisation: float, as_json: boo
 
     Exit status 3 where files are missing or cannot be read.
     """
+    import json
+
     from gapbridge.params import load_params
     from gapbridge.profiles import profile_params
 
     params = load_params(Path("params.yaml")) if name is None else profile_params(Path.cwd(), name)
-    import json
-
     from gapbridge.planning.plan import make_plan
-    from gapbridge.planning.stages import Hardware
     from gapbridge.planning.told import plan_text
 
     found = make_plan(Path.cwd(), params, Hardware(gpu, gpus, utilisation))

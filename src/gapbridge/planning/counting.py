@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow
 import pyarrow.parquet
 
 from gapbridge.corpus.origin import Origin
 from gapbridge.corpus.pictures import SUFFIXES
+from gapbridge.corpus.saved import STATE_FILE
 
 _WHOLE_BYTES = 1 << 28
 """A file up to this size is gone through, of a larger one this much."""
@@ -74,7 +76,7 @@ def _occurrences(file: Path, pattern: re.Pattern[bytes]) -> Count:
         text = rest + chunk
         ends = [match.end() for match in pattern.finditer(text)]
         found += len(ends)
-        rest = text[max([len(text) - _OVERLAP_BYTES, *ends[-1:]]) :] if len(text) > _OVERLAP_BYTES else text
+        rest = text[max([0, len(text) - _OVERLAP_BYTES, *ends[-1:]]) :]
 
     seen = _through(file, look)
     return _scaled(found, seen, file)
@@ -119,12 +121,19 @@ def _of_tars(place: Path) -> Count:
 
 
 def _of_saved(place: Path) -> Count | None:
+    """Rows by the headers of the Arrow files; None where it is no dataset."""
     try:
-        about = json.loads((place / "dataset_info.json").read_text(encoding="utf-8"))
-        counts = [int(split["num_examples"]) for split in about["splits"].values()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        named = [
+            place / str(entry["filename"]) for entry in json.loads((place / STATE_FILE).read_bytes())["_data_files"]
+        ]
+        return Count(sum(map(_arrow_rows, named)), exact=True)
+    except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException):
         return None
-    return Count(counts[0], exact=True) if len(counts) == 1 else None
+
+
+def _arrow_rows(file: Path) -> int:
+    with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as stream:
+        return sum(batch.num_rows for batch in stream)
 
 
 def _below(place: Path, suffixes: Sequence[str]) -> list[Path]:

@@ -7,11 +7,12 @@ from typing import Any
 
 from gapbridge.model.assemble import AdapterShape
 from gapbridge.params import Params
+from gapbridge.planning.hardware import Hardware
 from gapbridge.planning.lengths import HOW, caption_lengths, dialogue_lengths, open_prompter
 from gapbridge.planning.parts import Checkpoint, EncoderPlan, plan_encoder, plan_llm
 from gapbridge.planning.prices import data_costs
 from gapbridge.planning.sources import SAMPLE_ROWS, SourcePlan, plan_sources, used_rows
-from gapbridge.planning.stages import Hardware, Model, plan_stage
+from gapbridge.planning.stages import Model, plan_stage
 
 _VECTOR_BYTES = 2
 _KEY_BYTES = 32
@@ -50,7 +51,7 @@ def make_plan(workspace: Path, params: Params, hardware: Hardware) -> dict[str, 
         "gpu_hours": _hours(params, sets, encoder, llm, training, hardware),
         "data_cost": _data_cost(sets, training),
         "assumptions": [*ASSUMPTIONS, HOW[training["exact"]]],
-        "remarks": [remark for part in parts for remark in part.remarks],
+        "remarks": [*_of(sets, "remarks"), *(remark for part in parts for remark in part.remarks)],
         "missing": [*_of(sets, "missing"), *(path for part in parts for path in part.missing)],
         "problems": [*_of(sets, "problems"), *training["problems"]],
     }

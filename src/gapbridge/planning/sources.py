@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gapbridge.corpus.gather import READERS
 from gapbridge.corpus.manifest import BadRow
@@ -41,7 +41,9 @@ class SourcePlan:
     width: int | None
     """Of the vectors that it brings along."""
     problems: Sequence[str]
-    """What would stop or spoil `ingest`, each one line."""
+    """What would stop `ingest`, each one line."""
+    remarks: Sequence[str]
+    """Rows that `ingest` would leave out, few enough to go on."""
 
 
 def plan_sources(workspace: Path, params: Params) -> dict[str, list[SourcePlan]]:
@@ -63,11 +65,11 @@ def used_rows(plans: Sequence[SourcePlan]) -> int | None:
 def _look(workspace: Path, params: Params, name: str, source: Source) -> SourcePlan:
     if source.format == "world":
         count = Count(source.rows or 0, exact=True)
-        return SourcePlan(name, None, "world", 0, 0, count, count.rows, (), (), None, ())
+        return SourcePlan(name, None, "world", 0, 0, count, count.rows, (), (), None, (), ())
     root = (workspace / params.sources.root).resolve()
     named = [path for path in (source.path, source.images, source.vectors) if path is not None]
     missing = [f"{params.sources.root}/{path}" for path in named if not (root / path).exists()]
-    nothing = SourcePlan(name, source.path, source.format, 0, 0, None, None, (), missing, None, ())
+    nothing = SourcePlan(name, source.path, source.format, 0, 0, None, None, (), missing, None, (), ())
     if missing:
         return nothing
     try:
@@ -78,12 +80,12 @@ def _look(workspace: Path, params: Params, name: str, source: Source) -> SourceP
     try:
         origin = origin_of(root, name, SETS[name], source, params.seed)
         file_format = source.format or sniff(origin)
-        return _read_first(replace(sized, file_format=file_format), origin, source)
+        return _read_first(replace(sized, file_format=file_format), origin, source, params.ingest.max_bad_fraction)
     except GapbridgeError as error:
         return replace(sized, problems=(str(error),))
 
 
-def _read_first(plan: SourcePlan, origin: Origin, source: Source) -> SourcePlan:
+def _read_first(plan: SourcePlan, origin: Origin, source: Source, max_bad_fraction: float) -> SourcePlan:
     kind = SETS[plan.set_name]
     reader = _reader(str(plan.file_format), kind, plan.set_name)
     rows = list(islice(reader(origin, kind), SAMPLE_ROWS))
@@ -91,13 +93,17 @@ def _read_first(plan: SourcePlan, origin: Origin, source: Source) -> SourcePlan:
     count = Count(len(rows), exact=True) if len(rows) < SAMPLE_ROWS else count_rows(origin, str(plan.file_format))
     vectors = next(iter((origin.vectors or {}).values()), None)
     used = None if count is None else min(count.rows, source.rows or count.rows)
+    bad, lost = _bad_rows(rows), _lost_pictures(origin, () if vectors else drafts)
+    faults = [line for line in (bad.line, lost.line) if line]
+    stops = bad.count + lost.count > max_bad_fraction * len(rows)
     return replace(
         plan,
         rows=count,
         used_rows=used,
         sample=[draft.record for draft in drafts],
         width=None if vectors is None else vectors.width,
-        problems=[*_bad_rows(rows), *([] if vectors else _lost_pictures(origin, drafts))],
+        problems=faults if stops else (),
+        remarks=() if stops else faults,
     )
 
 
@@ -109,21 +115,28 @@ def _reader(file_format: str, kind: str, set_name: str) -> Reader:
     return reader
 
 
-def _bad_rows(rows: Sequence[Draft | BadRow]) -> list[str]:
+class _Fault(NamedTuple):
+    """How many rows have it, and the first of them in words; empty where none has."""
+
+    count: int
+    line: str
+
+
+def _bad_rows(rows: Sequence[Draft | BadRow]) -> _Fault:
     bad = [row for row in rows if isinstance(row, BadRow)]
     if not bad:
-        return []
-    return [f"{bad[0].place}: {bad[0].reason} ({len(bad)} bad rows among the first {len(rows)})"]
+        return _Fault(0, "")
+    return _Fault(len(bad), f"{bad[0].place}: {bad[0].reason} ({len(bad)} bad rows among the first {len(rows)})")
 
 
-def _lost_pictures(origin: Origin, drafts: Sequence[Draft]) -> list[str]:
+def _lost_pictures(origin: Origin, drafts: Sequence[Draft]) -> _Fault:
     """Pictures that are files of their own and not there."""
     named = [draft.picture for draft in drafts if draft.picture and draft.content is None]
     files = [name.removeprefix("root:") for name in named if name.startswith("root:")]
     lost = [name for name in files if not (origin.root / name).is_file()]
     if not lost:
-        return []
-    return [f"{origin.path}: {lost[0]} is missing ({len(lost)} pictures among the first {len(files)})"]
+        return _Fault(0, "")
+    return _Fault(len(lost), f"{origin.path}: {lost[0]} is missing ({len(lost)} pictures among the first {len(files)})")
 
 
 def _weighed(plans: list[SourcePlan], sources: Sequence[Source]) -> list[SourcePlan]:

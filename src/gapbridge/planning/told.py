@@ -37,7 +37,6 @@ def _parts(plan: Mapping[str, Any]) -> Iterator[str]:
     for part in plan["encoder"]["checkpoints"]:
         yield f"encoder    {_part(part)}, width {width or '–'}"
     yield f"llm        {_part(plan['llm'])}" if plan["llm"] else "llm        trained by the run"
-    yield from (f"           {remark}" for remark in plan["remarks"])
 
 
 def _part(part: Mapping[str, Any]) -> str:
@@ -109,6 +108,7 @@ def _assumes(plan: Mapping[str, Any]) -> Iterator[str]:
 def _lacks(plan: Mapping[str, Any]) -> Iterator[str]:
     if not plan["missing"] and not plan["problems"]:
         yield "nothing is missing"
+    yield from (f"by the way {line}" for line in plan["remarks"])
     yield from (f"missing    {path}" for path in plan["missing"])
     yield from (f"look at    {line}" for line in plan["problems"])
 
