@@ -1,5 +1,7 @@
 """From vectors brought along to a report, by the shipped profile, without an encoder or a picture."""
 
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,12 @@ import numpy as np
 import polars
 import pytest
 import yaml
+from click.testing import CliRunner
 from PIL import Image
 from transformers import AutoProcessor
 
 from gapbridge import artifacts
+from gapbridge.cli import cli
 from gapbridge.corpus.manifest import read_manifest
 from gapbridge.embeddings.encoders import load_encoder
 from gapbridge.embeddings.shards import Shards
@@ -252,6 +256,15 @@ def test_params_that_mix_vectors_and_an_encoder_are_refused(
     with pytest.raises(InputError) as caught:
         run_directly(workspace, "ingest")
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_plan_counts_vectors_and_names_what_is_missing(own: Callable[..., None], workspace: Path) -> None:
+    told = CliRunner().invoke(cli, ["plan"]).stdout
+    assert "encoder    none, vectors are brought along, width 16" in told and "nothing is missing" in told
+    assert re.search(r"^texts +embeddings +\d+ .* 12 +12  data/own/texts$", told, re.M)
+    shutil.rmtree(workspace / "data/own/benchmark")
+    done = CliRunner().invoke(cli, ["plan"])
+    assert "missing    ./data/own/benchmark\n" in done.stdout and done.exit_code == 3
 
 
 def test_a_folder_of_vectors_without_its_format_is_told(user_files: Path, workspace: Path, set_params: Any) -> None:

@@ -26,6 +26,7 @@ class BroughtVectors(Protocol):
 
     path: str
     rows: int
+    width: int
     named: bool
     """Whether they have names, or are known by their place alone."""
 

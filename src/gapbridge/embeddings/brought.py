@@ -6,6 +6,7 @@ Shapes: `n` rows, `d` width.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ class Vector(NamedTuple):
 
 
 class BroughtVectors:
-    """The vectors of one side, each looked at once; what `corpus.origin.BroughtVectors` asks for."""
+    """The vectors of one side, all looked at when the first is asked for: what `corpus.origin.BroughtVectors` says."""
 
     def __init__(self, root: Path, path: str, side: SideName, key: str) -> None:
         """`path` is relative to `root`; `key` is what params.yaml calls it.
@@ -44,13 +45,13 @@ class BroughtVectors:
             artifacts.inside(root, table)
         self._files = [file.relative_to(root.resolve()).as_posix() for file in files]
         self._starts = np.cumsum([0, *(part.rows for part in self._vectors.parts)])
-        self.rows, self.named = self._vectors.rows, self._vectors.named
-        self._digests, self._reasons = self._looked_at()
+        self.rows, self.width, self.named = self._vectors.rows, self._vectors.width, self._vectors.named
         self._places: dict[str, int] = {}
         self._stems: dict[str, int] = {}
 
     def about(self) -> dict[str, Any]:
         """Width, the encoder's fingerprint where an index says it, and the digest of every file."""
+        _ = self._looked_at
         files = dict(zip(self._files, self._vectors.digests, strict=True))
         return {"width": self._vectors.width, "fingerprint": self._vectors.fingerprint, "files": files}
 
@@ -58,7 +59,8 @@ class BroughtVectors:
         """The one at a place from 0."""
         file = int(np.searchsorted(self._starts, place, side="right")) - 1
         locator = f"{self._files[file]}#{place - self._starts[file]}"
-        return Vector(locator, self._digests[place].tobytes().hex(), self._reasons.get(place))
+        digests, reasons = self._looked_at
+        return Vector(locator, digests[place].tobytes().hex(), reasons.get(place))
 
     def find(self, names: Sequence[str]) -> Vector | None:
         """The one with the first of these names that any has: as written, then as the end of a path or its stem."""
@@ -82,6 +84,7 @@ class BroughtVectors:
             for row in frame.iter_rows(named=True):
                 yield {name: value for name, value in row.items() if value is not None}
 
+    @cached_property
     def _looked_at(self) -> tuple[np.ndarray, dict[int, str]]:
         """Digests (n, 32) of the unit rows, and by place what spoils some."""
         digests, reasons, start = np.zeros((self.rows, 32), dtype=np.uint8), {}, 0

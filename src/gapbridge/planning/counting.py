@@ -34,6 +34,8 @@ class Count:
 def count_rows(origin: Origin, file_format: str) -> Count | None:
     """The rows of a source that is there; None where only reading it would tell."""
     place = origin.place()
+    if file_format == "embeddings" and origin.vectors:
+        return Count(next(iter(origin.vectors.values())).rows, exact=True)
     if file_format in _ROW_KEYS:
         return _of_json(origin, place, file_format)
     if file_format == "unpaired":

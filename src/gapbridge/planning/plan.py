@@ -1,7 +1,7 @@
 """The whole plan of a run, as one nested dictionary: `gapbridge plan --json` prints it as it is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,14 @@ def make_plan(workspace: Path, params: Params, hardware: Hardware) -> dict[str, 
     """Inputs, parts, training, disk, GPU hours, the cost of the data, and what is missing. Reads alone."""
     sets = plan_sources(workspace, params)
     encoder, llm = plan_encoder(workspace, params.encoder), plan_llm(workspace, params.llm)
+    if params.encoder.is_brought:
+        widths = (plan.width for plans in sets.values() for plan in plans)
+        encoder = replace(encoder, width=next((width for width in widths if width), None))
     training = _training(params, sets, encoder, llm, hardware)
     parts = [*encoder.checkpoints, *([llm] if llm else [])]
     return {
         "sets": {name: [_source(plan) for plan in plans] for name, plans in sets.items()},
-        "encoder": _encoder(encoder),
+        "encoder": {**_encoder(encoder), "brought": params.encoder.is_brought},
         "llm": None if llm is None else _checkpoint(llm),
         "training": training["stages"],
         "disk_bytes": _disk(sets, encoder, llm, training["stages"]),

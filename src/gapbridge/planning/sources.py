@@ -11,10 +11,11 @@ from gapbridge.corpus.manifest import BadRow
 from gapbridge.corpus.origin import Draft, Origin, Reader
 from gapbridge.corpus.records import SETS
 from gapbridge.corpus.sniff import sniff
-from gapbridge.errors import InputError
+from gapbridge.errors import GapbridgeError, InputError
 from gapbridge.evaluate.benchmarks import BENCHMARKS
 from gapbridge.params import Params, Source
 from gapbridge.planning.counting import Count, count_rows
+from gapbridge.stages.ingest import origin_of
 from gapbridge.stages.sources import source_files
 
 SAMPLE_ROWS = 400
@@ -37,6 +38,8 @@ class SourcePlan:
     sample: Sequence[Mapping[str, Any]]
     """The first good records."""
     missing: Sequence[str]
+    width: int | None
+    """Of the vectors that it brings along."""
     problems: Sequence[str]
     """What would stop `ingest`, each one line."""
     remarks: Sequence[str]
@@ -62,11 +65,11 @@ def used_rows(plans: Sequence[SourcePlan]) -> int | None:
 def _look(workspace: Path, params: Params, name: str, source: Source) -> SourcePlan:
     if source.format == "world":
         count = Count(source.rows or 0, exact=True)
-        return SourcePlan(name, None, "world", 0, 0, count, count.rows, (), (), (), ())
+        return SourcePlan(name, None, "world", 0, 0, count, count.rows, (), (), None, (), ())
     root = (workspace / params.sources.root).resolve()
-    named = [path for path in (source.path, source.images) if path is not None]
+    named = [path for path in (source.path, source.images, source.vectors) if path is not None]
     missing = [f"{params.sources.root}/{path}" for path in named if not (root / path).exists()]
-    nothing = SourcePlan(name, source.path, source.format, 0, 0, None, None, (), missing, (), ())
+    nothing = SourcePlan(name, source.path, source.format, 0, 0, None, None, (), missing, None, (), ())
     if missing:
         return nothing
     try:
@@ -74,12 +77,11 @@ def _look(workspace: Path, params: Params, name: str, source: Source) -> SourceP
         sized = replace(nothing, files=len(files), size_bytes=sum(file.stat().st_size for file in files))
     except (InputError, OSError) as error:
         return replace(nothing, problems=(str(error),))
-    fields = (source.images, source.captions, source.text_field, source.image_field, params.seed)
-    origin = Origin(name, root, source.path or "", *fields)
     try:
+        origin = origin_of(root, name, SETS[name], source, params.seed)
         file_format = source.format or sniff(origin)
         return _read_first(replace(sized, file_format=file_format), origin, source, params.ingest.max_bad_fraction)
-    except InputError as error:
+    except GapbridgeError as error:
         return replace(sized, problems=(str(error),))
 
 
@@ -89,8 +91,9 @@ def _read_first(plan: SourcePlan, origin: Origin, source: Source, max_bad_fracti
     rows = list(islice(reader(origin, kind), SAMPLE_ROWS))
     drafts = [row for row in rows if isinstance(row, Draft)]
     count = Count(len(rows), exact=True) if len(rows) < SAMPLE_ROWS else count_rows(origin, str(plan.file_format))
+    vectors = next(iter((origin.vectors or {}).values()), None)
     used = None if count is None else min(count.rows, source.rows or count.rows)
-    bad, lost = _bad_rows(rows), _lost_pictures(origin, drafts)
+    bad, lost = _bad_rows(rows), _lost_pictures(origin, () if vectors else drafts)
     faults = [line for line in (bad.line, lost.line) if line]
     stops = bad.count + lost.count > max_bad_fraction * len(rows)
     return replace(
@@ -98,6 +101,7 @@ def _read_first(plan: SourcePlan, origin: Origin, source: Source, max_bad_fracti
         rows=count,
         used_rows=used,
         sample=[draft.record for draft in drafts],
+        width=None if vectors is None else vectors.width,
         problems=faults if stops else (),
         remarks=() if stops else faults,
     )

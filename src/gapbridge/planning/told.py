@@ -30,7 +30,9 @@ def _reads(plan: Mapping[str, Any]) -> Iterator[str]:
 
 def _parts(plan: Mapping[str, Any]) -> Iterator[str]:
     width = plan["encoder"]["width"]
-    if not plan["encoder"]["checkpoints"]:
+    if plan["encoder"]["brought"]:
+        yield f"encoder    none, vectors are brought along, width {width or '–'}"
+    elif not plan["encoder"]["checkpoints"]:
         yield f"encoder    trained by the run, width {width}"
     for part in plan["encoder"]["checkpoints"]:
         yield f"encoder    {_part(part)}, width {width or '–'}"

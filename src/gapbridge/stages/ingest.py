@@ -68,7 +68,8 @@ def _read(stage: StageRun, name: str, kind: str, sources: list[Source], folder: 
     writer, ends, brought = ManifestWriter(folder, kind), [0], []
     for source in sources:
         mark = f"{source.path}#" if len(sources) > 1 else ""  # corpora number their rows alike
-        origin = _origin(stage, name, kind, source)
+        root = (stage.workspace / stage.params.sources.root).resolve()
+        origin = origin_of(root, name, kind, source, stage.params.seed)
         for row in _rows(stage, origin, kind, source):
             if isinstance(row, BadRow):
                 writer.bad.add(row)
@@ -93,15 +94,18 @@ def _at(ends: list[int], sources: list[Source]) -> Iterator[tuple[tuple[int, int
     return zip(pairwise(ends), sources, strict=True)
 
 
-def _origin(stage: StageRun, name: str, kind: str, source: Source) -> Origin:
+def origin_of(root: Path, name: str, kind: str, source: Source, seed: int) -> Origin:
+    """The user's files of one source of the set `name`, below `root`, with the vectors that it brings along.
+
+    Raises InputError where these are not there, ArtifactError where they are damaged.
+    """
     if source.path is None:
         raise AssertionError("params.Source lets no file source without path pass")
-    root = (stage.workspace / stage.params.sources.root).resolve()
     vectors = None
     if source.vectors_path is not None:
         key = f"sources.{name}.{'path' if source.format == 'embeddings' else 'vectors'}"
         vectors = open_sides(root, source.vectors_path, sides(kind), key)
-    fields = (source.images, source.captions, source.text_field, source.image_field, stage.params.seed, vectors)
+    fields = (source.images, source.captions, source.text_field, source.image_field, seed, vectors)
     return Origin(name, root, source.path, *fields)
 
 
