@@ -6,6 +6,7 @@ import pwd
 import shutil
 import signal
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -22,6 +23,8 @@ RUNS_AT_ONCE = 2
 STOPPED_FIRST = ("worker", "prefect", "mlflow", "s3", "postgres")
 STOP_SIGNALS = {"postgres": signal.SIGINT}
 """SIGTERM for the others; this one is PostgreSQL's fast shutdown, which does not wait for clients to go."""
+_CANCEL_SECONDS = 40
+_POLL_SECONDS = 0.5
 # Settings of the user's own for other servers must not reach these ones.
 _FOREIGN = ("AWS_", "MLFLOW_", "PG", "PREFECT_", "RCLONE_")
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -174,17 +177,44 @@ def _worker(settings: Settings) -> Service:
 def _worker_complaint(settings: Settings) -> str | None:
     """The server must have heard of the worker since it was started."""
     started = settings.process_file("worker").stat().st_mtime
-    address = f"{settings.address('prefect')}/api/work_pools/{WORK_POOL}/workers/filter"
-    request = urllib.request.Request(address, b"{}", {"Content-Type": "application/json"})
     try:
-        with _direct.open(request, timeout=5) as reply:
-            workers: list[dict[str, Any]] = json.load(reply)
+        workers: list[dict[str, Any]] = _ask(settings, f"work_pools/{WORK_POOL}/workers/filter", {})
     except OSError as error:
         return str(error)
     heard = [worker for worker in workers if worker["name"] == worker_name(settings) and worker["status"] == "ONLINE"]
     if any(datetime.fromisoformat(worker["last_heartbeat_time"]).timestamp() >= started for worker in heard):
         return None
     return "the server has not heard of it since it was started"
+
+
+def cancel_runs(settings: Settings) -> None:
+    """Cancel what the worker runs and wait for the runs to clean up: a worker that ends kills them in their midst.
+
+    Where the server does not answer there is nobody to ask, and this does nothing.
+    """
+    under_way = {
+        "work_pools": {"name": {"any_": [WORK_POOL]}},
+        "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
+    }
+    deadline = time.monotonic() + _CANCEL_SECONDS
+    asked: set[str] = set()
+    try:
+        while (runs := _ask(settings, "flow_runs/filter", under_way)) and time.monotonic() < deadline:
+            for run in runs:
+                if run["id"] not in asked:
+                    _ask(settings, f"flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}})
+                    asked.add(run["id"])
+            time.sleep(_POLL_SECONDS)
+    except OSError:
+        return
+
+
+def _ask(settings: Settings, path: str, content: dict[str, Any]) -> Any:
+    """Prefect's API."""
+    address = f"{settings.address('prefect')}/api/{path}"
+    request = urllib.request.Request(address, json.dumps(content).encode(), {"Content-Type": "application/json"})
+    with _direct.open(request, timeout=5) as reply:
+        return json.load(reply)
 
 
 def _complaint(address: str) -> str | None:

@@ -108,6 +108,8 @@ def down(settings: Settings) -> None:
 
 
 def _stop(settings: Settings, name: str) -> bool:
+    if name == "worker" and processes.recall(settings.process_file(name)):
+        services.cancel_runs(settings)
     number = services.STOP_SIGNALS.get(name, signal.SIGTERM)
     return processes.stop(settings.process_file(name), number, STOP_SECONDS)
 

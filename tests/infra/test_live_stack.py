@@ -245,7 +245,6 @@ def test_stopping_ends_a_run_under_way_and_leaves_no_process(stack: Stack) -> No
     stack.post(f"deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
     wait_for(lambda: any("multiply.py" in line for line in processes_that_name(stack.checkout)), 120)
     stack.call("down")
-    print((stack.home / "logs" / "worker.log").read_text())
     assert processes_that_name(stack.checkout) == []
     assert not list((stack.home / "workspaces").glob("*/dvc.yaml"))
     assert stack.call("down").count("did not run") == len(SERVICES)
