@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,14 +102,17 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
     return digest.hexdigest()
 
 
-def dvc_digest(path: Path) -> str:
-    """The md5 by which DVC knows `path`: a file's own, or a folder's listing with the suffix `.dir`."""
+def dvc_digest(path: Path, without: Collection[str] = ()) -> str:
+    """The md5 by which DVC knows `path`: a file's own, or a folder's listing with the suffix `.dir`.
+
+    `without` names files at the top of the folder that are not counted.
+    """
     if path.is_file():
         return file_digest(path, "md5")
     listing = [
         {"md5": file_digest(file, "md5"), "relpath": file.relative_to(path).as_posix()}
         for file in path.rglob("*")
-        if file.is_file()
+        if file.is_file() and file.relative_to(path).as_posix() not in without
     ]
     listing.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +60,14 @@ for _stage in STAGES:
     cli.add_command(_stage_command(_stage))
 
 
-def _passed_on(name: str, purpose: str) -> click.Command:
-    """A command whose options are known to gapbridge.align_cli alone, which is imported when it is called."""
+def _passed_on(name: str, purpose: str, module: str = "gapbridge.align_cli") -> click.Command:
+    """A command whose options are known to `module` alone, which is imported when it is called."""
 
     def run(arguments: tuple[str, ...]) -> None:
-        if name != "gap":
+        if name in ("align", "drift"):
             # Rows go by blocks over threads of our own; threads of the matrix library beside them cost thrice the time.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        from gapbridge import align_cli
-
-        getattr(align_cli, name).main(list(arguments), prog_name=f"gapbridge {name}")
+        getattr(import_module(module), name).main(list(arguments), prog_name=f"gapbridge {name}")
 
     settings = {"ignore_unknown_options": True, "help_option_names": []}
     arguments = [click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)]
@@ -78,6 +77,7 @@ def _passed_on(name: str, purpose: str) -> click.Command:
 cli.add_command(_passed_on("align", "Fit and apply the alignment on vectors of your own."))
 cli.add_command(_passed_on("gap", "Diagnose the gap between vectors of your own, with pictures and a page."))
 cli.add_command(_passed_on("drift", "Say whether an alignment still fits new vectors."))
+cli.add_command(_passed_on("serve", "Serve a registered model: API, chat page, metrics.", "gapbridge.serving.command"))
 
 
 @cli.command()

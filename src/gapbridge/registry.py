@@ -10,16 +10,22 @@ from gapbridge.errors import ArtifactError, InputError
 from gapbridge.mirror import open_store
 from gapbridge.tracking import git_tags
 
+ADDED_FILES = ("README.md", "dvc.lock", "params.yaml", "probe.json")
+"""What a version holds besides the model directory; the tag `model.digest` does not count them."""
 
-def register(workspace: Path, name: str, model: Path, model_card: Path) -> int:
+
+def register(workspace: Path, name: str, model: Path, model_card: Path, probe: Path | None = None) -> int:
     """Copy `model` into the registry as the next version of `name`, and return that version's number.
 
-    The copy holds the model directory with `model_card` as its README.md, dvc.lock and params.yaml; it needs nothing
-    of the workspace afterwards. Raises InputError where MLflow is not installed, ArtifactError where a file is missing.
+    The copy holds the model directory with `model_card` as its README.md, dvc.lock, params.yaml, and the file `probe`
+    as its probe.json; it needs nothing of the workspace afterwards. Raises InputError where MLflow is not installed,
+    ArtifactError where a file is missing.
     """
     if importlib.util.find_spec("mlflow") is None:
         raise InputError("report.register_as: needs MLflow, which is not installed; set it to null or install mlflow")
     files = {"README.md": model_card, "dvc.lock": workspace / "dvc.lock", "params.yaml": workspace / "params.yaml"}
+    if probe is not None:
+        files["probe.json"] = probe
     for path in (model, *files.values()):
         if not path.exists():
             raise ArtifactError(f"{path}: missing; run `dvc repro` before registering the model")
