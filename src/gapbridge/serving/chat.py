@@ -109,7 +109,7 @@ class Conversation:
 
 
 def parse(body: bytes) -> ChatRequest:
-    """The request in `body`. Raises RefusalError where it is no JSON, nested too deep, or says what is not done here."""
+    """The request in `body`. Raises RefusalError where it is no JSON, too deep, or says what is not done here."""
     try:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as error:

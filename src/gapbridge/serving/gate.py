@@ -82,7 +82,7 @@ class Gate:
 def has_token(headers: Headers, token: str) -> bool:
     """Whether the request carries the token."""
     scheme, _, given = headers.get("authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), token.encode())
 
 
 def answer_of(refusal: RefusalError) -> JSONResponse:

@@ -14,6 +14,7 @@ from PIL import Image
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.evaluate.predict import Predictor
 from gapbridge.evaluate.probe import read_probe
+from gapbridge.model.llm import hide_kernel_notice
 from gapbridge.serving.chat import Conversation
 from gapbridge.serving.refusals import invalid
 
@@ -38,6 +39,7 @@ class ServedModel:
 
         Raises ArtifactError where it does not open, or gives too few of the answers that it gave when evaluated.
         """
+        hide_kernel_notice()
         model = cls(name, version, digest, Predictor.load(folder))
         probe = read_probe(folder)
         if probe is None:
@@ -72,7 +74,7 @@ class ServedModel:
         return getattr(self.predictor.model.config.text_config, "max_position_embeddings", None)
 
     def prompt(self, chat: Conversation, max_tokens: int) -> list[int]:
-        """Token ids (t,) up to where the answer begins. Raises RefusalError where they are too many or hold a marker."""
+        """Ids (t,) up to where the answer begins. Raises RefusalError where they are too many, or hold a marker."""
         too_long = invalid(
             "context_length_exceeded", f"messages: more than {max_tokens} tokens; leave out earlier turns"
         )

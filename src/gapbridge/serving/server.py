@@ -11,6 +11,7 @@ from typing import Any
 
 import h11
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gapbridge.errors import InputError
@@ -30,38 +31,37 @@ def serve(settings: Settings, source: Source) -> None:
     Raises InputError where it may not or cannot listen, and as `make_app` does.
     """
     require_token_elsewhere(settings)
-    with _listening(settings) as listening:
+    with _listen(settings) as listening:
         app = make_app(settings, source)
-        config = uvicorn.Config(
-            app,
-            http=_patient(settings.read_seconds),
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=int(settings.answer_seconds + settings.read_seconds) + 1,
-        )
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        server = _Server(server_config(app, settings))
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         _log.info("serving %s at http://%s:%d", source.name, shown, port)
-        _Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
 
 
-@contextmanager
-def _listening(settings: Settings) -> Iterator[socket.socket]:
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn runs the service."""
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    return uvicorn.Config(
+        app,
+        http=_patient(settings.read_seconds),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.answer_seconds + settings.read_seconds) + 1,
+    )
+
+
+def _listen(settings: Settings) -> socket.socket:
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(_BACKLOG)
+        return socket.create_server(found[0][4][:2], family=found[0][0], backlog=_BACKLOG)
     except OSError as error:
-        raise InputError(f"{settings.host}:{settings.port}: cannot listen there ({error.strerror})") from error
-    with listening:
-        yield listening
+        where = f"{settings.host}:{settings.port}"
+        raise InputError(f"{where}: cannot listen there ({error.strerror}); choose another port") from error
 
 
 class _Server(uvicorn.Server):
