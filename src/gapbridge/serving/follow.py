@@ -45,6 +45,7 @@ class Follower:
         self.model = self._load(self._version)
         self.state = Following()
         self._thread = ThreadPoolExecutor(1, "follower")
+        self._replaced = False
         self._show(self.state)
         metrics.show_model(self.model.name, self.model.version, self.model.digest)
 
@@ -58,7 +59,7 @@ class Follower:
                 self._fail(error)
             elif model := look.result():
                 _log.info("%s takes over from %s", model.label, self.model.label)
-                self.model = model
+                self.model, self._replaced = model, True
                 self._metrics.switches.inc()
                 self._metrics.show_model(model.name, model.version, model.digest)
 
@@ -68,7 +69,9 @@ class Follower:
 
     def _look(self) -> ServedModel | None:
         """The model that should take over; None where there is none, or none that can."""
-        gc.collect()  # modules refer to each other in circles: the model before is gone now
+        if self._replaced:
+            self._replaced = False
+            gc.collect()  # modules refer to each other in circles
         wanted = self._source.current()
         if wanted == self._version:
             self._show(Following())
