@@ -14,6 +14,7 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+_COMPLAINTS = ("Log.entryAdded", "Runtime.exceptionThrown")
 
 
 class Page:
@@ -39,9 +40,9 @@ class Page:
             if message.get("id") == number:
                 assert "error" not in message, message["error"]
                 return message["result"]
-            if message.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
-                if message["params"].get("entry", {}).get("level") != "verbose":
-                    self.complaints.append(json.dumps(message["params"]))
+            params = message.get("params", {})
+            if message.get("method") in _COMPLAINTS and params.get("entry", {}).get("level") != "verbose":
+                self.complaints.append(json.dumps(params))
 
     def run(self, expression: str) -> Any:
         """The value of a JavaScript expression."""

@@ -52,6 +52,7 @@ function show(file) {
 }
 
 async function reasonOf(response) {
+  if (response.status === 401) element("ask-token").hidden = false;
   try {
     return (await response.json()).error.message;
   } catch {
@@ -128,8 +129,12 @@ async function ask(event) {
 async function greet() {
   try {
     const response = await fetch("v1/models", { headers: headers() });
-    const name = response.ok ? (await response.json()).data[0].id : null;
-    element("model").textContent = name || (response.status === 401 ? "The service asks for a token." : "");
+    if (response.status === 401) {
+      element("ask-token").hidden = false;
+      element("model").textContent = "The service asks for a token.";
+    } else {
+      element("model").textContent = response.ok ? (await response.json()).data[0].id : "";
+    }
   } catch {
     element("model").textContent = "The service does not answer.";
   }
