@@ -1,6 +1,8 @@
 """report: the page, the gallery's pictures, and the model card."""
 
 import hashlib
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from polars import DataFrame
@@ -9,6 +11,7 @@ from gapbridge import artifacts
 from gapbridge.corpus.manifest import read_manifest
 from gapbridge.corpus.pictures import Pictures
 from gapbridge.evaluate.predictions import SEEING, read_predictions
+from gapbridge.evaluate.probe import write_probe
 from gapbridge.registry import register
 from gapbridge.report import card, figures, gallery
 from gapbridge.report.facts import Recipe, read_metrics
@@ -16,6 +19,7 @@ from gapbridge.report.page import Story, render
 from gapbridge.stages.runner import StageRun
 
 FORMAT_VERSION = 1
+_PROBE_QUESTIONS = 8
 _LOSSES = {
     "encoder": ("encoder", "losses.parquet"),
     "llm": ("llm", "losses.parquet"),
@@ -44,8 +48,7 @@ def run(stage: StageRun) -> dict[str, Any]:
     artifacts.write_bytes(stage.out / "index.html", page)
     artifacts.write_bytes(stage.out / "model_card.md", card.model_card(recipe, metrics).encode())
     if stage.params.report.register_as is not None:
-        model = stage.artifact("instruct")
-        register(stage.workspace, stage.params.report.register_as, model, stage.out / "model_card.md")
+        _register(stage, stage.params.report.register_as)
     return {
         "format_version": FORMAT_VERSION,
         "page_digest": hashlib.sha256(page).hexdigest(),
@@ -54,11 +57,27 @@ def run(stage: StageRun) -> dict[str, Any]:
     }
 
 
-def _write_gallery(stage: StageRun) -> list[gallery.Exhibit]:
+def _register(stage: StageRun, name: str) -> None:
+    """The next version of `name`, with a probe made of some of the benchmark's questions."""
+    from gapbridge.evaluate.predict import Predictor  # brings torch, which the page does without
+
+    model = stage.artifact("instruct")
+    manifest, pictures = _benchmark(stage)
+    asked = manifest.gather_every(max(1, manifest.height // _PROBE_QUESTIONS)).head(_PROBE_QUESTIONS)
+    shown = [pictures.load(*file) for file in asked.select("image", "sha256").iter_rows()]
+    with tempfile.TemporaryDirectory() as folder:
+        probe = write_probe(Path(folder), Predictor.load(model), shown, asked["question"].to_list())
+        register(stage.workspace, name, model, stage.out / "model_card.md", probe)
+
+
+def _benchmark(stage: StageRun) -> tuple[DataFrame, Pictures]:
     folder = stage.artifact("ingest", "benchmark")
-    manifest = read_manifest(folder)
+    return read_manifest(folder), Pictures(folder, stage.workspace / stage.params.sources.root)
+
+
+def _write_gallery(stage: StageRun) -> list[gallery.Exhibit]:
+    manifest, pictures = _benchmark(stage)
     files = {item_id: file for item_id, *file in manifest.select("id", "image", "sha256").iter_rows()}
-    pictures = Pictures(folder, stage.workspace / stage.params.sources.root)
     predictions = read_predictions(stage.artifact("evaluate", SEEING))
     drawn = gallery.draw(predictions, stage.params.report.gallery, stage.params.seed)
     return gallery.write_gallery(stage.out, drawn, lambda item_id: pictures.load(*files[item_id]))
