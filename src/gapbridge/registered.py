@@ -78,27 +78,24 @@ class Registry:
 
     def _download(self, version: RegisteredVersion, folder: Path) -> None:
         from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
 
         source = self._ask("get_model_version_download_uri", version.name, version.number)
         try:
             found = download_artifacts(
                 artifact_uri=source, dst_path=str(folder / ".download"), tracking_uri=self._client.tracking_uri
             )
-        except (MlflowException, OSError) as error:
+        except _outside_errors() as error:
             raise InputError(f"{version}: cannot be downloaded ({_one_line(error)}); look at its store") from error
         for path in Path(found).iterdir():
             path.replace(folder / path.name)
         shutil.rmtree(folder / ".download", ignore_errors=True)
 
     def _ask(self, method: str, *arguments: str) -> Any:
-        from mlflow.exceptions import MlflowException
-
         try:
             if self._client is None:
                 self._client = self._connect()
             return getattr(self._client, method)(*arguments)
-        except (MlflowException, OSError) as error:
+        except _outside_errors() as error:
             self._refuse(error, arguments)
 
     def _connect(self) -> Any:
@@ -106,12 +103,29 @@ class Registry:
             return stack.enter_context(open_store(self._workspace))[0]
 
     def _refuse(self, error: Exception, arguments: tuple[str, ...]) -> NoReturn:
-        if getattr(error, "error_code", None) in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        is_asked = self._client is not None and arguments
+        if is_asked and getattr(error, "error_code", None) in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise InputError(
                 f"{'@'.join(arguments)}: not in the registry ({_one_line(error)}); name another"
             ) from error
         self._client = None
         raise InputError(f"the registry does not answer ({_one_line(error)}); look whether it runs") from error
+
+
+def _outside_errors() -> tuple[type[Exception], ...]:
+    """What comes of a server, a database or a bucket that cannot be reached, or is none."""
+    from mlflow.exceptions import MlflowException
+
+    errors: list[type[Exception]] = [MlflowException, OSError]
+    if importlib.util.find_spec("sqlalchemy"):
+        from sqlalchemy.exc import SQLAlchemyError
+
+        errors.append(SQLAlchemyError)
+    if importlib.util.find_spec("botocore"):
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        errors += [BotoCoreError, ClientError]
+    return tuple(errors)
 
 
 def _is_whole(folder: Path, version: RegisteredVersion) -> bool:

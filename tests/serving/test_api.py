@@ -133,3 +133,10 @@ def test_the_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
     texts = [client.get(path).text for path in ("/", "/page.css", "/page.js")]
     assert not any("http://" in text or "https://" in text or "//cdn" in text for text in texts)
     assert " style=" not in page.text and "onclick" not in page.text, "the policy forbids what stands inline"
+
+
+def test_a_stream_that_takes_too_long_ends_with_the_reason(start: Start) -> None:
+    client = start(answer_seconds=3, max_answer_tokens=100_000)
+    *pieces, last = lines_of(client.post(CHAT, json=chat(stream=True, max_tokens=100_000)).text)
+    assert last["error"]["code"] == "timeout" and len(pieces) > 3
+    assert client.post(CHAT, json=chat()).status_code == 200, "the model is free again"

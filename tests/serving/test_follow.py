@@ -208,7 +208,7 @@ def test_files_are_downloaded_once_and_mended_when_damaged(
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", folder.name]
 
 
-def test_which_model_is_meant(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_model_is_meant(store: Path, tmp_path: Path) -> None:
     registry = Registry(store)
     assert AliasSource(registry, None, None, tmp_path).name == "tiny@champion", "the only one"
     assert AliasSource(registry, None, "other", tmp_path).name == "other@champion", "that of the params"
@@ -222,7 +222,13 @@ def test_which_model_is_meant(store: Path, tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(InputError, match="the registry has second, tiny; give NAME@ALIAS"):
             AliasSource(registry, None, None, tmp_path)
         client.delete_registered_model("second")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:///{}/notes.txt", "nonsense://nowhere"])
+def test_a_registry_that_does_not_answer_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    (tmp_path / "notes.txt").write_text("no database, but long enough to be looked at as if it were one " * 20)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(tmp_path))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(InputError, match="the registry does not answer"):
-        Registry(store).names()
+    with pytest.raises(InputError, match="the registry does not answer") as caught:
+        Registry(tmp_path).names()
+    assert "\n" not in str(caught.value)
