@@ -90,6 +90,7 @@ cli.add_command(
 )
 cli.add_command(_passed_on("benchmark", "Score a registered model on the benchmarks that lie here.", "operations_cli"))
 cli.add_command(_passed_on("cleanup", "List or remove old work that nothing names any more.", "operations_cli"))
+cli.add_command(_passed_on("serve", "Serve a registered model: API, chat page, metrics.", "serving.command"))
 
 
 @cli.command()
