@@ -166,6 +166,7 @@ def test_a_known_gpu_has_its_peak(name: str, peak: float | None, monkeypatch: py
     assert training.peak_flops() == peak
 
 
+@pytest.mark.slow
 def test_the_benchmark_needs_what_a_gpu_box_has(checkout: Path) -> None:
     code = "import sys\nfor name in ('polars', 'pandera', 'open_clip'): sys.modules[name] = None\nimport perf.training"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=checkout)
