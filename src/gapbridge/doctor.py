@@ -1,6 +1,5 @@
 """What is missing here, too old, damaged or not reachable, and what to do about it: `gapbridge doctor`."""
 
-import os
 import platform
 import re
 import shutil
