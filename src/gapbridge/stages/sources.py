@@ -35,7 +35,9 @@ def run(stage: StageRun) -> dict[str, Any]:
         sources = [] if name == "root" else sections.of(name)
         if not sources:
             continue
-        paths = {path: None for source in sources if source.format != "world" for path in source_files(root, name, source)}
+        paths = {
+            path: None for source in sources if source.format != "world" for path in source_files(root, name, source)
+        }
         described = [source.model_dump() for source in sources]
         sets[name] = {"sources": described, "files": [_entry(root, path, memory) for path in paths]}
     memory.save()
