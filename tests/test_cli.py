@@ -21,7 +21,19 @@ def test_help_names_every_command_and_is_quick(workspace: Path) -> None:
     started = time.perf_counter()
     done = gapbridge(workspace, "--help")
     assert time.perf_counter() - started < 1.5
-    for command in ("sources", "report", "align", "ask", "describe", "profile", "summary"):
+    for command in (
+        "sources",
+        "report",
+        "align",
+        "ask",
+        "describe",
+        "profile",
+        "plan",
+        "list",
+        "predict",
+        "export",
+        "summary",
+    ):
         assert f"\n  {command} " in done.stdout
 
 
@@ -31,6 +43,9 @@ def test_help_names_every_command_and_is_quick(workspace: Path) -> None:
         (["profile", "huge"], "profile huge"),
         (["ask", "picture.png", "what?"], "no trained model"),
         (["describe", "picture.png"], "no trained model"),
+        (["predict", "pictures", "--out", "answers.jsonl"], "no trained model"),
+        (["export", "model"], "no trained model"),
+        (["plan", "--profile", "huge"], "profile huge"),
         (["realign"], "artifacts/embed"),
     ],
 )
