@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from gapbridge.evaluate.generation import Request
 from gapbridge.evaluate.predict import Predictor
 from gapbridge.serving.server import server_config
 from gapbridge.serving.settings import Settings
@@ -86,3 +87,9 @@ def running(app: FastAPI, settings: Settings) -> Iterator[str]:
             server.should_exit = True
             thread.join(30)
             assert not thread.is_alive()
+
+
+def benchmark_answer(predictor: Predictor, question: str, shown: Image.Image, max_new_tokens: int = 8) -> str:
+    """What the benchmarks would hear from the model."""
+    (answer,) = predictor.answers([Request("it", question, 0, max_new_tokens)], predictor.pictured([shown]), label=None)
+    return answer

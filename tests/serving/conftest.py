@@ -28,7 +28,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def predictor(model_folder: Path) -> Predictor:
     """The same model, as the benchmarks ask it."""
-    return Predictor.load(model_folder, batch_size=1, max_new_tokens=8)
+    return Predictor.load(model_folder, batch_size=1)
 
 
 @pytest.fixture(scope="module")

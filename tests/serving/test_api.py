@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 from gapbridge.evaluate.predict import Predictor
 from tests.evaluate.tiny import QUESTIONS
-from tests.serving.chats import CHAT, chat, first_message, picture
+from tests.serving.chats import CHAT, benchmark_answer, chat, first_message, picture
 from tests.serving.conftest import Start
 
 
@@ -21,7 +21,7 @@ def lines_of(text: str) -> list[Any]:
 
 def test_an_answer_is_the_benchmarks_own(client: TestClient, predictor: Predictor) -> None:
     for seed, question in enumerate(QUESTIONS):
-        (expected,) = predictor.answers([question], [0], predictor.pictured([picture(seed)]), label=None)
+        expected = benchmark_answer(predictor, question, picture(seed))
         found = client.post(CHAT, json=chat(seed, question)).json()
         assert found["object"] == "chat.completion" and found["model"] == "tiny" and len(found["choices"]) == 1
         (choice,) = found["choices"]

@@ -20,7 +20,7 @@ from gapbridge.serving.app import make_app
 from gapbridge.serving.settings import Settings
 from gapbridge.serving.sources import AliasSource
 from tests.evaluate.tiny import QUESTIONS
-from tests.serving.chats import CHAT, chat, picture, running, save_seeing
+from tests.serving.chats import CHAT, benchmark_answer, chat, picture, running, save_seeing
 
 FIRST, SECOND, OTHERWISE, DAMAGED, UNPROBED, NO_DIGEST = range(1, 7)
 
@@ -37,8 +37,8 @@ def store(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     probes = []
     for name, folder in (("first", model_folder), ("second", another)):
         (workspace / name).mkdir()
-        predictor = Predictor.load(folder, max_new_tokens=6)
-        probes.append(write_probe(workspace / name, predictor, pictures, QUESTIONS))
+        predictor = Predictor.load(folder)
+        probes.append(write_probe(workspace / name, predictor, pictures, QUESTIONS, max_new_tokens=6))
     packages = [
         (model_folder, probes[0]),
         (another, probes[1]),
@@ -100,9 +100,8 @@ def test_a_promoted_model_takes_over_without_a_failed_request(
 ) -> None:
     answers: dict[str, str] = {}
     for number, folder in ((FIRST, model_folder), (SECOND, store / "another")):
-        predictor = Predictor.load(folder, max_new_tokens=8)
-        shown = predictor.pictured([picture(0)])
-        answers[str(number)] = predictor.answers([QUESTIONS[0]], [0], shown, label=None)[0]
+        predictor = Predictor.load(folder)
+        answers[str(number)] = benchmark_answer(predictor, QUESTIONS[0], picture(0))
     assert len(set(answers.values())) == 2
     promote(FIRST)
     with served(source) as client:

@@ -22,7 +22,7 @@ from gapbridge.serving.app import make_app
 from gapbridge.serving.settings import Settings
 from gapbridge.serving.sources import FolderSource
 from tests.evaluate.tiny import QUESTIONS
-from tests.serving.chats import CHAT, chat, first_message, picture, running
+from tests.serving.chats import CHAT, benchmark_answer, chat, first_message, picture, running
 
 READ_SECONDS = 1.0
 
@@ -61,7 +61,7 @@ def status_of(answer: bytes) -> int:
 
 
 def test_openais_client_asks_and_streams(address: str, predictor: Predictor) -> None:
-    (expected,) = predictor.answers([QUESTIONS[0]], [0], predictor.pictured([picture(0)]), label=None)
+    expected = benchmark_answer(predictor, QUESTIONS[0], picture(0))
     messages: Any = [first_message(0)]
     with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
         whole = client.chat.completions.create(model="tiny", messages=messages, max_tokens=8)
@@ -80,8 +80,7 @@ def test_openais_client_asks_and_streams(address: str, predictor: Predictor) -> 
 def test_many_at_once_get_what_each_would_get_alone(address: str, predictor: Predictor) -> None:
     wanted = [(number % 5, QUESTIONS[number % 4]) for number in range(24)]
     alone = {
-        (number, question): predictor.answers([question], [0], predictor.pictured([picture(number)]), label=None)[0]
-        for number, question in set(wanted)
+        (number, question): benchmark_answer(predictor, question, picture(number)) for number, question in set(wanted)
     }
     assert len(set(alone.values())) > 10, "the comparison says something"
 
