@@ -198,12 +198,16 @@ def verdict(workspace: Path) -> str:
 
 
 def stale(workspace: Path) -> list[str]:
-    """The stages that `dvc repro` would run now, sorted; the one that always runs left out."""
+    """The stages that are not up to date, and all that follow from them, sorted; the one that always runs left out."""
     said = dvc(workspace, "status", "--json")
     if said.status != 0:
         raise PipelineError(f"{workspace}: dvc status: {said.error[:300]}")
-    found: dict[str, list[Any]] = json.loads(said.output or "{}")
-    return sorted(stage for stage, reasons in found.items() if reasons != ["always changed"])
+    reasons: dict[str, list[Any]] = json.loads(said.output or "{}")
+    found = {stage for stage, why in reasons.items() if why != ["always changed"]}
+    waits_for = graph(workspace)
+    while more := {stage for stage, deps in waits_for.items() if deps & found} - found:
+        found |= more
+    return sorted(found)
 
 
 def _environment(workspace: Path) -> dict[str, str]:

@@ -81,9 +81,9 @@ def restore(checkout: Path, folder: Path) -> Path:
     shutil.copy(record / "dvc.lock", folder / "dvc.lock")
     if (record / "metrics").is_dir():
         shutil.copytree(record / "metrics", folder / "metrics", dirs_exist_ok=True)
-    done = pipeline.dvc(folder, "checkout", "--quiet", "--force")
+    done = pipeline.dvc(folder, "checkout", "--force")
     if done.status != 0:
-        raise PipelineError(f"{record.name}: the cache lacks its outs; `dvc pull` with its dvc.lock ({done.error})")
+        raise PipelineError(f"{record.name}: dvc checkout: {done.error[:300]}; `dvc pull` with its dvc.lock")
     return record
 
 
@@ -160,7 +160,7 @@ def _connect(checkout: Path, folder: Path) -> None:
     try:
         with Repo(str(checkout)) as shared, Repo(str(folder)) as own:
             settings = shared.config.load_one("local")
-            cache = shared.cache.local.path
+            cache = shared.cache.local_cache_dir
             with own.config.edit("local") as config:
                 config.update(settings)
                 config.setdefault("cache", {})["dir"] = cache

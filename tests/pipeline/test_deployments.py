@@ -97,7 +97,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     for name, text in files.items():
         (checkout / name).write_text(text)
     env = environment(folder) | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-    env["PYTHONPATH"] = str(checkout)
+    env["PYTHONPATH"] = f"{checkout}{os.pathsep}{ROOT / 'src'}"
     with ExitStack() as stack:
         team = Team(folder, env, stack)
         team.call("git", "init", "-q")
