@@ -66,6 +66,9 @@ def test_it_is_the_commit_with_params_data_cache_and_settings_of_the_checkout(ch
     with workspace.own_workspace(checkout, "run-2") as folder:
         pipeline.run_stage(folder, "sources", ignore)
         assert pipeline.run_stage(folder, "left", ignore).status == "cached"
+    objects = checkout / ".dvc" / "cache" / "files" / "md5"
+    assert [path.read_text() for path in objects.rglob("*") if path.is_file()] == ["1"]
+    assert {path.parent.parent for path in objects.rglob("*") if path.is_file()} == {objects}
 
 
 def test_a_push_that_fails_says_why(checkout: Path, tmp_path: Path) -> None:
