@@ -54,7 +54,8 @@ def everything(folder: Path) -> set[Path]:
     return {path.relative_to(folder) for path in folder.rglob("*") if ".dvc" not in path.parts}
 
 
-def test_outs_go_to_dvc_and_runs_to_mlflow(home: Path, elsewhere: Path) -> None:
+def test_outs_go_to_dvc_and_runs_to_mlflow(home: Path, elsewhere: Path, empty_store: Path) -> None:
+    shutil.copyfile(empty_store, home / "mlflow.db")
     assert adopt(home, elsewhere) == STAGES
     status = dvc(home, "status", "ingest")
     assert "changed" not in status.replace("always changed", ""), status

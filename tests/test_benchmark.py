@@ -13,14 +13,11 @@ from gapbridge.cli import cli
 from gapbridge.embeddings.shards import write_shards
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.params import load_params
-from gapbridge.registry import open_registry, register
+from gapbridge.registry import Registry, register
 
 from .evaluate.tiny import unit_vectors
-from .promotion.conftest import empty_store as store
 from .stages.asked import write_asked
 from .stages.direct import run_directly
-
-empty_store = store
 
 
 @pytest.fixture
@@ -45,9 +42,9 @@ def test_its_figures_are_those_of_the_stage_and_mlflow_keeps_them(registered: Pa
         assert (registered / scored.folder / name).read_bytes() == (
             registered / "artifacts/evaluate" / name
         ).read_bytes()
-    with open_registry(registered) as registry:
-        run = registry.client.get_run(scored.run_id)
-        uri = registry.client.tracking_uri
+    registry = Registry(registered)
+    run = registry.client.get_run(scored.run_id)
+    uri = f"sqlite:///{registered / 'mlflow.db'}"
     assert (run.info.run_name, run.info.status) == ("benchmark", "FINISHED")
     assert (run.data.tags["model"], run.data.tags["model.version"]) == ("tiny", "1")
     assert run.data.metrics["final.benchmarks.pope.score"] == pytest.approx(expected["benchmarks"]["pope"]["score"])

@@ -1,6 +1,7 @@
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,8 @@ def test_the_last_good_run_of_a_stage_and_one_that_runs_stay(tmp_path: Path) -> 
     assert names(tmp_path) == {"1", "3"}
 
 
-def test_runs_of_what_is_registered_stay_in_mlflow(tmp_path: Path) -> None:
+def test_runs_of_what_is_registered_stay_in_mlflow(tmp_path: Path, empty_store: Path) -> None:
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     model, card = tmp_path / "model", tmp_path / "card"
     model.mkdir()
     (model / "config.json").write_text("{}")
