@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gapbridge import tracking
+from gapbridge import mirror, tracking
 from gapbridge.adopt import adopt
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.mirror import open_store
@@ -69,6 +69,18 @@ def test_outs_go_to_dvc_and_runs_to_mlflow(home: Path, elsewhere: Path, empty_st
     assert adopt(home, elsewhere) == STAGES
     with open_store(home) as (client, experiment_id):
         assert len(client.search_runs([experiment_id])) == 2
+
+
+def test_a_store_that_does_not_answer_is_said_when_dvc_has_the_outs(
+    home: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://nowhere")
+    assert adopt(home, elsewhere) == STAGES
+    assert (home / "artifacts/ingest/texts").is_dir()
+    said = [record.message for record in caplog.records if "MLflow did not take" in record.message]
+    assert len(said) == 2 and f"python -m gapbridge.mirror {home / 'runs/sources'}" in said[0]
+    with pytest.raises(SystemExit, match=r"error: MLflow did not take .*nonsense"):
+        mirror.main([said[0].rstrip("`").split()[-1]])
 
 
 def change_params(home: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from mlflow.artifacts import download_artifacts
 
@@ -35,8 +36,10 @@ def registered(workspace: Path, empty_store: Path, monkeypatch: pytest.MonkeyPat
 def test_its_figures_are_those_of_the_stage_and_mlflow_keeps_them(registered: Path) -> None:
     expected = run_directly(registered, "evaluate")
     shutil.rmtree(registered / "artifacts/instruct")  # the registered copy is scored, not what lies here
+    torch.set_num_threads(2)
     scored = benchmark(registered, "tiny", load_params(registered / "params.yaml"))
     assert json.loads(json.dumps(scored.figures)) == json.loads(json.dumps(expected))
+    assert torch.get_num_threads() == 1, "as the stage has it: rounding may depend on it"
     assert (scored.model, scored.version, scored.folder) == ("tiny", 1, Path("runs/benchmark/tiny-1"))
     for name in ("predictions.jsonl", "predictions_blind.jsonl"):
         assert (registered / scored.folder / name).read_bytes() == (

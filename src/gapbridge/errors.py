@@ -3,7 +3,7 @@
 import re
 
 _SHOWN_CHARACTERS = 200
-_USER_IN_ADDRESS = re.compile(r"(?<=://)[^\s/'\"]*@")
+_USER_IN_ADDRESS = re.compile(r"(?<=://)[^\s'\"]*@")
 
 
 class GapbridgeError(Exception):

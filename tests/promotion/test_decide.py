@@ -187,6 +187,19 @@ def test_rollback_goes_back_step_by_step_and_is_recorded(home: Path, made: Regis
     assert decide.rollback(home, NAME, "again").candidate == 1
 
 
+def test_an_alias_set_without_a_record_is_gone_back_to_and_from(home: Path, made: Register) -> None:
+    for right in (30, 32, 34, 34):
+        made(right=right)
+    judged(home, "tiny/1")
+    judged(home, "tiny/2")
+    registry = Registry(home)
+    registry.client.set_registered_model_alias(NAME, "champion", "3")
+    assert decide.rollback(home, NAME, "a process died before it wrote its record").candidate == 2
+    registry.client.set_registered_model_alias(NAME, "champion", "3")
+    assert judged(home, "tiny/4").promoted
+    assert [decide.rollback(home, NAME, "slow").candidate for _ in range(3)] == [3, 2, 1]
+
+
 def test_the_commands_end_with_a_status_that_scripts_can_read(home: Path, made: Register) -> None:
     made(right=36)
     first = CliRunner().invoke(promote, ["--json"], catch_exceptions=False)
@@ -198,6 +211,8 @@ def test_the_commands_end_with_a_status_that_scripts_can_read(home: Path, made: 
     assert len(records(home)) == 2
     with pytest.raises(GapbridgeError, match="no champion before"):
         CliRunner().invoke(rollback, [NAME], catch_exceptions=False)
+    with pytest.raises(GapbridgeError, match="big@champion: not in the registry"):
+        CliRunner().invoke(rollback, ["big"], catch_exceptions=False)
     with pytest.raises(GapbridgeError, match="big@champion: not in the registry, whose models are tiny"):
         CliRunner().invoke(lineage, ["big@champion"], catch_exceptions=False)
 
