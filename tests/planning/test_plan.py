@@ -178,14 +178,25 @@ def test_a_format_that_does_not_fit_and_a_model_without_a_template_are_one_line(
     assert "SmolLM2-135M-Instruct: the language model's tokenizer has no chat template" in done.stdout
 
 
-def test_settings_of_no_model_are_one_line(planned: Planner, workspace: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model_type": "never-heard-of"}, "describes no model"),
+        ({"model_type": "whisper"}, "no language model can be made of it"),
+        ({"model_type": "clip"}, "no language model can be made of it"),
+        ({"model_type": "llama", "num_attention_heads": 0}, "describes no model"),
+        ({"model_type": "qwen2", "hidden_size": 7, "num_attention_heads": 3}, "no language model can be made of it"),
+    ],
+)
+def test_settings_of_no_model_are_one_line(
+    planned: Planner, workspace: Path, settings: dict[str, Any], said: str
+) -> None:
     def spoil() -> None:
-        file = workspace / "models/SmolLM2-135M-Instruct/config.json"
-        file.write_text(json.dumps({"model_type": "never-heard-of"}))
+        (workspace / "models/SmolLM2-135M-Instruct/config.json").write_text(json.dumps(settings))
 
     done = planned("cpu-small", spoil=spoil)
     assert isinstance(done.exception, InputError)
-    assert "SmolLM2-135M-Instruct/config.json: describes no model" in str(done.exception)
+    assert f"SmolLM2-135M-Instruct/config.json: {said}" in str(done.exception)
 
 
 def test_the_papers_ratios() -> None:

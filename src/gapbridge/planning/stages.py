@@ -21,6 +21,8 @@ from gapbridge.train.tuning import Lora
 
 _HELDOUT_SHARE = 10
 _ATTENTION = "attention"
+_UNUSABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What transformers and torch raise over settings that make no sense."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +92,24 @@ def _footprint(
     lora = _lora(settings.lora) if isinstance(settings, InstructParams) and tune == "lora" else None
     tower = model.vision_parameters or 0 if isinstance(settings, InstructParams) else 0
     share = -(-settings.training.batch_size // hardware.count)
-    return footprint(
-        config,
-        adapter,
-        model.width,
-        _step(lengths, share, _packs(config)),
-        tune,
-        settings.precision != "fp32",
-        settings.gradient_checkpointing,
-        lora,
-        tower,
-        hardware.count,
-    )
+    try:
+        return footprint(
+            config,
+            adapter,
+            model.width,
+            _step(lengths, share, _packs(config)),
+            tune,
+            settings.precision != "fp32",
+            settings.gradient_checkpointing,
+            lora,
+            tower,
+            hardware.count,
+        )
+    except _UNUSABLE as error:  # settings that parse may still be of no language model, or of sizes that do not fit
+        folder = model.llm_folder.name if model.llm_folder else "llm"
+        raise InputError(
+            f"{folder}/config.json: no language model can be made of it ({one_line(error)}); name another folder"
+        ) from error
 
 
 def _config(folder: Path | None) -> Any:
@@ -116,7 +124,7 @@ def _config(folder: Path | None) -> Any:
 
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+    except (*_UNUSABLE, OSError, StrictDataclassError) as error:
         raise InputError(
             f"{folder.name}/config.json: describes no model ({one_line(error)}); fetch it again"
         ) from error
