@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ..promotion.conftest import empty_store, home, made  # noqa: F401 - registered models for the flows
 from .served import Server, prefect_server
 
 TOY = """
@@ -77,14 +78,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def told(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def told(server: Server, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """The server, to which flows that run in this process tell what they do."""
+    folder = tmp_path_factory.mktemp("told")
     for name in ("PATH", "PYTHONPATH"):
-        monkeypatch.setenv(name, environment(tmp_path)[name])
+        monkeypatch.setenv(name, environment(folder)[name])
     from prefect.events.worker import EventsWorker
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
-    own = {PREFECT_API_URL: server.address, PREFECT_HOME: tmp_path / "prefect", PREFECT_LOGGING_TO_API_ENABLED: False}
+    own = {PREFECT_API_URL: server.address, PREFECT_HOME: folder / "prefect", PREFECT_LOGGING_TO_API_ENABLED: False}
     with temporary_settings(own):
         yield server
         EventsWorker.drain_all(timeout=10)
