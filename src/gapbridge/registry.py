@@ -19,6 +19,8 @@ CHAMPION = "champion"
 """The alias of the version in use."""
 EVIDENCE = "evidence"
 """The folder of a package with the figures and predictions that were made of the model."""
+PARTS = (EVIDENCE, "dvc.lock", "params.yaml")
+"""What is read of a package without the rest; a version has a tag of that name with its digest."""
 PACKAGE_DIGEST = "package.digest"
 """The tag with the digest of all files of a version."""
 DECISIONS_OF = "gapbridge.of"
@@ -96,16 +98,16 @@ class Registry:
         return files
 
     def part(self, version: Version, path: str, folder: Path) -> Path:
-        """One file or folder of a version's files, below `folder`, unchecked.
+        """One file or folder of a version's files, below `folder`; checked where a tag of its name has its digest.
 
-        Raises ArtifactError when it cannot be had.
+        Raises ArtifactError when it cannot be had or is not what was registered.
         """
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
-        wanted = f"model/{path}".rstrip("/")
+        wanted, label = f"model/{path}".rstrip("/"), f"{version.name} version {version.number}"
         try:
-            return Path(
+            found = Path(
                 download_artifacts(
                     run_id=version.run_id,
                     artifact_path=wanted,
@@ -114,8 +116,10 @@ class Registry:
                 )
             )
         except (MlflowException, OSError, ValueError) as error:
-            label = f"{version.name} version {version.number}"
             raise ArtifactError(f"{label}: {wanted} cannot be had ({_one_line(error)}); look at the store") from error
+        if path in version.tags and _digest(found) != version.tags[path]:
+            raise ArtifactError(f"{label}: {path} is not what was registered; register the model again")
+        return found
 
 
 @contextmanager
@@ -151,10 +155,8 @@ def register(workspace: Path, name: str, model: Path, model_card: Path, probe: P
     for path in (model, *files.values()):
         if not path.exists():
             raise ArtifactError(f"{path}: missing; run `dvc repro` before registering the model")
-    # The lock's digest leads from a version back to the data and the code that made it.
     tags = {
         "model.digest": artifacts.dvc_digest(model),
-        "dvc.lock": artifacts.file_digest(files["dvc.lock"]),
         **_environment_tags(workspace),
         **git_tags(workspace),
     }
@@ -165,7 +167,8 @@ def register(workspace: Path, name: str, model: Path, model_card: Path, probe: P
         for file_name, path in (files | _evidence(workspace)).items():
             (copy / file_name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy / file_name)
-        tags |= {PACKAGE_DIGEST: artifacts.dvc_digest(copy)}
+        parts = {name: _digest(copy / name) for name in PARTS if (copy / name).exists()}
+        tags |= parts | {PACKAGE_DIGEST: artifacts.dvc_digest(copy)}
         run_tags = {"stage": "register"} | tags
         run_id = client.create_run(registry.experiment_id, run_name="register", tags=run_tags).info.run_id
         client.log_artifacts(run_id, str(copy), "model")
@@ -188,6 +191,11 @@ def _environment_tags(workspace: Path) -> dict[str, str]:
     """The digest of the lock that the environment was installed from."""
     lock = workspace / "requirements.lock"
     return {"environment.lock": artifacts.file_digest(lock)} if lock.is_file() else {}
+
+
+def _digest(path: Path) -> str:
+    """Of a folder as DVC gives it, of a file its sha256."""
+    return artifacts.dvc_digest(path) if path.is_dir() else artifacts.file_digest(path)
 
 
 def _parsed(reference: str) -> tuple[str, str | None, int | None]:
