@@ -6,6 +6,7 @@
 import fcntl
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ _SMALL_BYTES = 4 << 20
 _SMALL_FILES = 100
 _KEPT_SUFFIXES = {".png", ".json", ".jsonl", ".md", ".html", ".parquet", ".csv", ".txt"}
 # MLflow's own limits on one request, and on a param's length.
-_METRICS_A_BATCH, _PARAMS_A_BATCH, _PARAM_CHARACTERS = 1000, 100, 6000
+_METRICS_A_BATCH, _PARAMS_A_BATCH, _PARAM_CHARACTERS, _METRIC_NAME_CHARACTERS = 1000, 100, 6000, 250
 
 
 @contextmanager
@@ -103,7 +104,7 @@ def _send_metrics(client: Any, run_id: str, path: Path, sent_bytes: int) -> int:
         text = handle.read()
     text = text[: text.rfind(b"\n") + 1]
     entries = [
-        Metric(name, value, line["time_ms"], line["step"])
+        Metric(_metric_name(name), value, line["time_ms"], line["step"])
         for line in map(json.loads, text.splitlines())
         for name, value in line["values"].items()
     ]
@@ -112,12 +113,17 @@ def _send_metrics(client: Any, run_id: str, path: Path, sent_bytes: int) -> int:
     return sent_bytes + len(text)
 
 
+def _metric_name(name: str) -> str:
+    """As MLflow allows it. Reasons of bad rows have quotes in them, and one such name refuses the whole batch."""
+    return re.sub(r"[^\w./: -]", "_", name)[:_METRIC_NAME_CHARACTERS]
+
+
 def _send_end(client: Any, run_id: str, status: Mapping[str, Any]) -> None:
     """Final metrics, output digests, figures and small files; the error of a run that failed."""
     from mlflow.entities import Metric, RunTag
 
     metrics = [
-        Metric(f"final.{name}", float(value), status["ended_ms"], 0)
+        Metric(_metric_name(f"final.{name}"), float(value), status["ended_ms"], 0)
         for name, value in flatten(status.get("metrics", {})).items()
         if isinstance(value, (int, float))
     ]
