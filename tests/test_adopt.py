@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gapbridge import tracking
+from gapbridge import mirror, tracking
 from gapbridge.adopt import adopt
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.mirror import open_store
@@ -54,7 +54,8 @@ def everything(folder: Path) -> set[Path]:
     return {path.relative_to(folder) for path in folder.rglob("*") if ".dvc" not in path.parts}
 
 
-def test_outs_go_to_dvc_and_runs_to_mlflow(home: Path, elsewhere: Path) -> None:
+def test_outs_go_to_dvc_and_runs_to_mlflow(home: Path, elsewhere: Path, empty_store: Path) -> None:
+    shutil.copyfile(empty_store, home / "mlflow.db")
     assert adopt(home, elsewhere) == STAGES
     status = dvc(home, "status", "ingest")
     assert "changed" not in status.replace("always changed", ""), status
@@ -68,6 +69,18 @@ def test_outs_go_to_dvc_and_runs_to_mlflow(home: Path, elsewhere: Path) -> None:
     assert adopt(home, elsewhere) == STAGES
     with open_store(home) as (client, experiment_id):
         assert len(client.search_runs([experiment_id])) == 2
+
+
+def test_a_store_that_does_not_answer_is_said_when_dvc_has_the_outs(
+    home: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://nowhere")
+    assert adopt(home, elsewhere) == STAGES
+    assert (home / "artifacts/ingest/texts").is_dir()
+    said = [record.message for record in caplog.records if "MLflow did not take" in record.message]
+    assert len(said) == 2 and f"python -m gapbridge.mirror {home / 'runs/sources'}" in said[0]
+    with pytest.raises(SystemExit, match=r"error: MLflow did not take .*nonsense"):
+        mirror.main([said[0].rstrip("`").split()[-1]])
 
 
 def change_params(home: Path) -> None:

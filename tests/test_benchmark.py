@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from mlflow.artifacts import download_artifacts
 
@@ -13,14 +14,11 @@ from gapbridge.cli import cli
 from gapbridge.embeddings.shards import write_shards
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.params import load_params
-from gapbridge.registry import open_registry, register
+from gapbridge.registry import Registry, register
 
 from .evaluate.tiny import unit_vectors
-from .promotion.conftest import empty_store as store
 from .stages.asked import write_asked
 from .stages.direct import run_directly
-
-empty_store = store
 
 
 @pytest.fixture
@@ -38,16 +36,18 @@ def registered(workspace: Path, empty_store: Path, monkeypatch: pytest.MonkeyPat
 def test_its_figures_are_those_of_the_stage_and_mlflow_keeps_them(registered: Path) -> None:
     expected = run_directly(registered, "evaluate")
     shutil.rmtree(registered / "artifacts/instruct")  # the registered copy is scored, not what lies here
+    torch.set_num_threads(2)
     scored = benchmark(registered, "tiny", load_params(registered / "params.yaml"))
     assert json.loads(json.dumps(scored.figures)) == json.loads(json.dumps(expected))
+    assert torch.get_num_threads() == 1, "as the stage has it: rounding may depend on it"
     assert (scored.model, scored.version, scored.folder) == ("tiny", 1, Path("runs/benchmark/tiny-1"))
     for name in ("predictions.jsonl", "predictions_blind.jsonl"):
         assert (registered / scored.folder / name).read_bytes() == (
             registered / "artifacts/evaluate" / name
         ).read_bytes()
-    with open_registry(registered) as registry:
-        run = registry.client.get_run(scored.run_id)
-        uri = registry.client.tracking_uri
+    registry = Registry(registered)
+    run = registry.client.get_run(scored.run_id)
+    uri = f"sqlite:///{registered / 'mlflow.db'}"
     assert (run.info.run_name, run.info.status) == ("benchmark", "FINISHED")
     assert (run.data.tags["model"], run.data.tags["model.version"]) == ("tiny", "1")
     assert run.data.metrics["final.benchmarks.pope.score"] == pytest.approx(expected["benchmarks"]["pope"]["score"])

@@ -1,8 +1,8 @@
+import contextlib
 import fcntl
 import json
 import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from gapbridge.artifacts import dvc_digest, write_json
 from gapbridge.cleanup import DAY_SECONDS, leftovers
+from gapbridge.errors import InputError
 from gapbridge.mirror import open_store
 from gapbridge.operations_cli import cleanup
 from gapbridge.registry import register
@@ -39,10 +40,11 @@ def names(home: Path, *others: Path, days: float = 14, cache: bool = False) -> s
 
 
 def dvc(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    """In this process: importing DVC takes longer than what it does here."""
+    from dvc.cli import main
+
+    with contextlib.chdir(folder):
+        assert main(list(arguments)) == 0
 
 
 def reproduced(folder: Path, word: str) -> dict[str, Path]:
@@ -75,7 +77,8 @@ def test_the_last_good_run_of_a_stage_and_one_that_runs_stay(tmp_path: Path) -> 
     assert names(tmp_path) == {"1", "3"}
 
 
-def test_runs_of_what_is_registered_stay_in_mlflow(tmp_path: Path) -> None:
+def test_runs_of_what_is_registered_stay_in_mlflow(tmp_path: Path, empty_store: Path) -> None:
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     model, card = tmp_path / "model", tmp_path / "card"
     model.mkdir()
     (model / "config.json").write_text("{}")
@@ -93,6 +96,31 @@ def test_runs_of_what_is_registered_stay_in_mlflow(tmp_path: Path) -> None:
         assert one.name.startswith("other ")
         one.remove()
         assert {run.info.run_name for run in client.search_runs([experiment])} == {"register", "named"}
+
+
+def test_a_model_of_others_in_the_same_store_is_left_alone_and_stops_nothing(tmp_path: Path, empty_store: Path) -> None:
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    with open_store(tmp_path) as (client, experiment):
+        run = client.create_run(experiment, run_name="theirs")
+        client.set_terminated(run.info.run_id, end_time=1)
+        client.create_registered_model("theirs")
+        client.create_model_version("theirs", run.info.artifact_uri, run.info.run_id)
+    assert leftovers(tmp_path, 14, [], False) == []
+
+
+def test_a_store_that_goes_away_is_one_line(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    with open_store(tmp_path) as (client, experiment):
+        run = client.create_run(experiment, run_name="old")
+        client.set_terminated(run.info.run_id, end_time=1)
+    (one,) = leftovers(tmp_path, 14, [], False)
+    shutil.copyfile(tmp_path / "mlflow.db", tmp_path / "kept")
+    (tmp_path / "mlflow.db").write_bytes(b"no database")
+    with pytest.raises(InputError, match="the registry does not answer"):
+        one.remove()
+    shutil.copyfile(tmp_path / "kept", tmp_path / "mlflow.db")
+    one.remove()
+    assert leftovers(tmp_path, 14, [], False) == []
 
 
 def test_the_cache_keeps_what_any_lock_names(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,7 +113,8 @@ def test_mlflow_has_the_same_and_two_stages_may_start_at_once(tmp_path: Path, ou
         assert len(client.get_metric_history(run.info.run_id, "loss")) == 30
 
 
-def test_a_killed_stage_leaves_a_killed_run(tmp_path: Path) -> None:
+def test_a_killed_stage_leaves_a_killed_run(tmp_path: Path, empty_store: Path) -> None:
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     program = (
         "import sys, time; from pathlib import Path; from gapbridge import tracking\n"
         "with tracking.open_tracker(Path(sys.argv[1]), 'pretrain', {}, {}): print('up', flush=True); time.sleep(60)\n"
@@ -138,7 +140,8 @@ def test_a_store_that_does_not_answer_is_said_and_does_not_stop_the_stage(
     assert "MLflow did not take this run" in caplog.text
 
 
-def test_registering_copies_the_model_and_what_made_it(tmp_path: Path) -> None:
+def test_registering_copies_the_model_and_what_made_it(tmp_path: Path, empty_store: Path) -> None:
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     model = tmp_path / "artifacts" / "instruct"
     model.mkdir(parents=True)
     (model / "config.json").write_text("{}")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from gapbridge import artifacts
-from gapbridge.errors import ArtifactError, InputError
-from gapbridge.mirror import mirror_run
+from gapbridge.errors import ArtifactError, InputError, one_line
+from gapbridge.mirror import mirror_run, store_errors
 from gapbridge.params import load_params
 from gapbridge.stages import EMBED_SETS, STAGES
 from gapbridge.stages.runner import Declaration, code_digest, declaration, recorded_params
@@ -155,4 +155,8 @@ def _mirror(workspace: Path, arrival: Arrival) -> None:
         artifacts.write_json(copy / "run.json", arrival.record | {"workspace": str(workspace)})
         artifacts.write_json(copy / "status.json", arrival.status | {"locations": locations})
         (copy / "mirror.log").unlink(missing_ok=True)
-    mirror_run(folder, None)
+    try:
+        mirror_run(folder, None)
+    except store_errors() as error:
+        again = f"python -m gapbridge.mirror {folder}"
+        logger.warning("warning: MLflow did not take %s (%s); send it with `%s`", arrival.label, one_line(error), again)

@@ -14,7 +14,7 @@ from typing import Any
 from gapbridge import artifacts
 from gapbridge.drawing.html import percent
 from gapbridge.params import Params
-from gapbridge.registry import Registry, Version, open_registry
+from gapbridge.registry import Registry, Version
 from gapbridge.stages.runner import StageRun
 from gapbridge.tracking import flatten
 
@@ -51,24 +51,24 @@ class Scored:
 def benchmark(workspace: Path, reference: str, params: Params) -> Scored:
     """Score the version that `reference` means on the benchmarks that were ingested and embedded in the workspace.
 
-    Raises InputError for an unknown version; ArtifactError when it reads other vectors than lie here, when its files
-    are damaged, or the store fails.
+    Raises InputError for an unknown version and a store that does not answer; ArtifactError when it reads other vectors
+    than lie here, or its files are damaged.
     """
     # Here, since it brings torch, and a wrong name should not wait for that.
     from gapbridge.stages import evaluate
 
-    with open_registry(workspace) as registry:
-        version = registry.resolve(reference)
-        folder = workspace / RUNS / f"{version.name}-{version.number}"
-        with (
-            registry.package(version) as package,
-            tempfile.TemporaryDirectory() as scratch,
-            artifacts.fresh_folder(folder) as out,
-        ):
-            stage = StageRun("evaluate", None, params, workspace, out, Path(scratch), _Quiet())
-            figures = evaluate.run_on(stage, package, f"{version.name} version {version.number}")
-            artifacts.write_json(out / _FIGURES, figures)
-        run_id = _log(registry, version, folder, figures)
+    registry = Registry(workspace)
+    version = registry.resolve(reference)
+    folder = workspace / RUNS / f"{version.name}-{version.number}"
+    with (
+        registry.package(version) as package,
+        tempfile.TemporaryDirectory() as scratch,
+        artifacts.fresh_folder(folder) as out,
+    ):
+        stage = StageRun("evaluate", None, params, workspace, out, Path(scratch), _Quiet())
+        figures = evaluate.run_on(stage, package, str(version))
+        artifacts.write_json(out / _FIGURES, figures)
+    run_id = _log(registry, version, folder, figures)
     return Scored(version.name, version.number, run_id, Path(os.path.relpath(folder, workspace)), figures)
 
 

@@ -16,11 +16,10 @@ from typing import Any
 
 from gapbridge.errors import ArtifactError
 from gapbridge.promotion.evidence import locked_stages
-from gapbridge.registry import DECISIONS_OF, Registry, open_registry
+from gapbridge.registry import Registry, has_store, pages
 from gapbridge.stages.runner import scratch_root
 
 DAY_SECONDS = 86_400
-_LIVE = "FINISHED"
 
 
 @dataclass(frozen=True)
@@ -45,29 +44,32 @@ class Kept:
 def leftovers(workspace: Path, older_than_days: float, others: Sequence[Path], with_cache: bool) -> list[Leftover]:
     """Everything older than that which may go, the largest first; nothing is removed.
 
-    `others` are further folders with a dvc.lock whose outs stay. Raises ArtifactError when a lock cannot be read or
-    MLflow does not answer: what it names would be unknown.
+    `others` are further folders with a dvc.lock whose outs stay. Raises ArtifactError when a lock cannot be read and
+    InputError when MLflow does not answer: what they name would be unknown.
     """
-    with open_registry(workspace) as registry:
-        kept = _kept(registry, workspace, others)
-        found = [*_scratch(), *_run_folders(workspace), *_mlflow_runs(registry, kept)]
+    registry = Registry(workspace) if has_store(workspace) else None
+    kept = _kept(registry, workspace, others)
+    found = [*_scratch(), *_run_folders(workspace), *(_mlflow_runs(registry, kept) if registry else ())]
     if with_cache:
         found += _cache_objects(workspace, kept)
     old = [one for one in found if one.age_days > older_than_days]
     return sorted(old, key=lambda one: (-one.size_bytes, one.kind, one.name))
 
 
-def _kept(registry: Registry, workspace: Path, others: Sequence[Path]) -> Kept:
+def _kept(registry: Registry | None, workspace: Path, others: Sequence[Path]) -> Kept:
     locks = [folder / "dvc.lock" for folder in (workspace, *others)]
     runs: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
-        for model in registry.client.search_registered_models():
-            for version in registry.versions(model.name):
-                runs.add(version.run_id)
-                if DECISIONS_OF not in model.tags:
-                    target = Path(folder) / version.run_id
-                    target.mkdir(exist_ok=True)
-                    locks.append(registry.part(version, "dvc.lock", target))
+        versions = [one for model in registry.models() for one in registry.versions(model.name)] if registry else []
+        for version in versions:
+            runs.add(version.run_id)
+            if registry and version.digest:  # else a decision, or a model that no DVC made
+                target = Path(folder) / version.run_id
+                target.mkdir(exist_ok=True)
+                lock = registry.part(version, "dvc.lock", target)
+                if lock is None:
+                    raise ArtifactError(f"{version}: its dvc.lock is gone from the store; delete the version first")
+                locks.append(lock)
         digests = {digest for lock in locks for digest in _named(lock)}
     return Kept(frozenset(digests), frozenset(runs))
 
@@ -76,7 +78,8 @@ def _named(lock: Path) -> Iterator[str]:
     """Every digest in a dvc.lock."""
     for stage in locked_stages(lock).values():
         for entry in (*stage.get("deps", []), *stage.get("outs", [])):
-            yield entry["md5"]
+            if "md5" in entry:
+                yield entry["md5"]
 
 
 def _scratch() -> Iterator[Leftover]:
@@ -112,7 +115,7 @@ def _run_folders(workspace: Path) -> Iterator[Leftover]:
     """All but the last good run of each stage, and those that still run."""
     for stage in sorted(path for path in (workspace / "runs").glob("*") if path.is_dir()):
         runs = sorted(path for path in stage.iterdir() if (path / "run.json").exists())
-        good = [run for run in runs if _status(run) == _LIVE]
+        good = [run for run in runs if _status(run) == "FINISHED"]
         for run in runs:
             if _status(run) is not None and run not in good[-1:]:
                 yield _folder("run", run, lambda run=run: shutil.rmtree(run))
@@ -130,18 +133,13 @@ def _status(run: Path) -> str | None:
 
 def _mlflow_runs(registry: Registry, kept: Kept) -> Iterator[Leftover]:
     """Ended runs that belong to no registered version, no decision and no out that stays; MLflow can restore them."""
-    client, page = registry.client, None
-    while True:
-        found = client.search_runs([registry.experiment_id], max_results=1000, page_token=page)
-        for run in found:
-            outs = {digest for key, digest in run.data.tags.items() if key.startswith("output.")}
-            if run.info.end_time and run.info.run_id not in kept.runs and not outs & kept.digests:
-                name = f"{run.info.run_name} {run.info.run_id}"
-                age = time.time() - run.info.end_time / 1000
-                yield Leftover("mlflow run", name, age / DAY_SECONDS, 0, _deletion(client, run.info.run_id))
-        page = found.token
-        if not page:
-            return
+    client = registry.client
+    for run in pages(client.search_runs, [registry.experiment_id], max_results=1000):
+        outs = {digest for key, digest in run.data.tags.items() if key.startswith("output.")}
+        if run.info.end_time and run.info.run_id not in kept.runs and not outs & kept.digests:
+            name = f"{run.info.run_name} {run.info.run_id}"
+            age_days = _age_days(run.info.end_time / 1000)
+            yield Leftover("mlflow run", name, age_days, 0, _deletion(client, run.info.run_id))
 
 
 def _deletion(client: Any, run_id: str) -> Callable[[], None]:

@@ -62,7 +62,7 @@ for _stage in STAGES:
     cli.add_command(_stage_command(_stage))
 
 
-def _passed_on(name: str, purpose: str, module: str = "align_cli") -> click.Command:
+def _passed_on(name: str, purpose: str, module: str) -> click.Command:
     """A command whose options are known to one module of gapbridge alone, which is imported when it is called."""
 
     def run(arguments: tuple[str, ...]) -> None:
@@ -77,21 +77,20 @@ def _passed_on(name: str, purpose: str, module: str = "align_cli") -> click.Comm
     return click.Command(name, callback=run, params=list(arguments), help=purpose, context_settings=settings)
 
 
-cli.add_command(_passed_on("align", "Fit and apply the alignment on vectors of your own."))
-cli.add_command(_passed_on("gap", "Diagnose the gap between vectors of your own, with pictures and a page."))
-cli.add_command(_passed_on("drift", "Say whether an alignment still fits new vectors."))
-for _name, _purpose in (
-    ("promote", "Make a registered version the champion, if it passes the gates."),
-    ("rollback", "Make the champion from before the present one champion again."),
-    ("lineage", "Say what a registered version was made from."),
+for _name, _purpose, _module in (
+    ("align", "Fit and apply the alignment on vectors of your own.", "align_cli"),
+    ("gap", "Diagnose the gap between vectors of your own, with pictures and a page.", "align_cli"),
+    ("drift", "Say whether an alignment still fits new vectors.", "align_cli"),
+    ("promote", "Make a registered version the champion, if it passes the gates.", "operations_cli"),
+    ("rollback", "Make the champion from before the present one champion again.", "operations_cli"),
+    ("lineage", "Say what a registered version was made from.", "operations_cli"),
+    ("benchmark", "Score a registered model on the benchmarks that lie here.", "operations_cli"),
+    ("adopt", "Take over the stages that ran on a machine without DVC and MLflow.", "operations_cli"),
+    ("cleanup", "List or remove old work that nothing names any more.", "operations_cli"),
+    ("doctor", "Say what is missing, too old or not reachable, and what to do.", "operations_cli"),
+    ("serve", "Serve a registered model: API, chat page, metrics.", "serving.command"),
 ):
-    cli.add_command(_passed_on(_name, _purpose, "promotion.commands"))
-cli.add_command(
-    _passed_on("adopt", "Take over the stages that ran on a machine without DVC and MLflow.", "operations_cli")
-)
-cli.add_command(_passed_on("benchmark", "Score a registered model on the benchmarks that lie here.", "operations_cli"))
-cli.add_command(_passed_on("cleanup", "List or remove old work that nothing names any more.", "operations_cli"))
-cli.add_command(_passed_on("serve", "Serve a registered model: API, chat page, metrics.", "serving.command"))
+    cli.add_command(_passed_on(_name, _purpose, _module))
 
 
 @cli.command()
@@ -244,20 +243,6 @@ def summary() -> None:
     from gapbridge.report.summary import table
 
     click.echo(table(Path.cwd()))
-
-
-@cli.command()
-@click.option("--json", "for_programs", is_flag=True, help="Print JSON.")
-def doctor(for_programs: bool) -> None:
-    """Say what is missing, too old or not reachable, and what to do; exit status 1 when a run would fail."""
-    from gapbridge import doctor as doctors
-    from gapbridge.artifacts import json_bytes
-
-    checks = doctors.examine(Path.cwd(), os.environ)
-    click.echo(
-        json_bytes(doctors.as_json(checks)).decode() if for_programs else doctors.as_text(checks), nl=not for_programs
-    )
-    sys.exit(0 if doctors.all_well(checks) else 1)
 
 
 def _worth_reading(record: logging.LogRecord) -> bool:

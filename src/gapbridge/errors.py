@@ -1,5 +1,10 @@
 """The errors a user can meet. Each message is one line: what is wrong, where, and what to do."""
 
+import re
+
+_SHOWN_CHARACTERS = 200
+_USER_IN_ADDRESS = re.compile(r"(?<=://)[^\s'\"]*@")
+
 
 class GapbridgeError(Exception):
     """Base of every expected error; the command line prints its message and exits with status 1."""
@@ -15,3 +20,9 @@ class ArtifactError(GapbridgeError):
 
 class TrainingError(GapbridgeError):
     """Training cannot go on, for example because the loss is not a number."""
+
+
+def one_line(error: BaseException) -> str:
+    """What another library's error says, on one line of bounded length; addresses in it lose user and password."""
+    said = _USER_IN_ADDRESS.sub("…@", " ".join(str(error).split()))
+    return said[:_SHOWN_CHARACTERS] or type(error).__name__

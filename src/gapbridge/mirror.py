@@ -4,6 +4,7 @@
 """
 
 import fcntl
+import importlib.util
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gapbridge import artifacts
+from gapbridge.errors import GapbridgeError, one_line
 from gapbridge.tracking import flatten
 
 EXPERIMENT = "gapbridge"
@@ -50,6 +52,22 @@ def open_store(workspace: Path) -> Iterator[tuple[Any, str]]:
         experiment = client.get_experiment_by_name(EXPERIMENT)
         experiment_id = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, location)
     yield client, experiment_id
+
+
+def store_errors() -> tuple[type[Exception], ...]:
+    """What comes of a server, a database or a bucket that refuses, cannot be reached, or is none."""
+    from mlflow.exceptions import MlflowException
+
+    errors: list[type[Exception]] = [MlflowException, OSError, ValueError]
+    if importlib.util.find_spec("sqlalchemy"):
+        from sqlalchemy.exc import SQLAlchemyError
+
+        errors.append(SQLAlchemyError)
+    if importlib.util.find_spec("botocore"):
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        errors += [BotoCoreError, ClientError]
+    return tuple(errors)
 
 
 def mirror_run(folder: Path, stage_process: int | None) -> None:
@@ -144,5 +162,13 @@ def _small_files(out: Path) -> list[Path]:
     return [path for path in files if path.stat().st_size <= _SMALL_BYTES][:_SMALL_FILES]
 
 
+def main(arguments: list[str]) -> None:
+    """Mirror a run folder for the process with that number, or to its end; a failure is one line and status 1."""
+    try:
+        mirror_run(Path(arguments[0]).resolve(), int(arguments[1]) if len(arguments) > 1 else None)
+    except (GapbridgeError, *store_errors()) as error:
+        sys.exit(f"error: MLflow did not take {arguments[0]}: {one_line(error)}")
+
+
 if __name__ == "__main__":
-    mirror_run(Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    main(sys.argv[1:])

@@ -1,18 +1,19 @@
 """The MLflow model registry: a version is a copy of the model directory with what made it, as plain files."""
 
+import fcntl
 import importlib.util
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from gapbridge import artifacts
-from gapbridge.errors import ArtifactError, InputError
-from gapbridge.mirror import open_store
+from gapbridge.errors import ArtifactError, InputError, one_line
+from gapbridge.mirror import open_store, store_errors
 from gapbridge.tracking import git_tags
 
 CHAMPION = "champion"
@@ -21,11 +22,17 @@ EVIDENCE = "evidence"
 """The folder of a package with the figures and predictions that were made of the model."""
 PARTS = (EVIDENCE, "dvc.lock", "params.yaml")
 """What is read of a package without the rest; a version has a tag of that name with its digest."""
-PACKAGE_DIGEST = "package.digest"
-"""The tag with the digest of all files of a version."""
 DECISIONS_OF = "gapbridge.of"
 """The tag of a registered model that is a list of decisions about another."""
-_SHOWN_CHARACTERS = 200
+_PACKAGE = "model"
+"""The folder of a version's files among its run's artifacts."""
+_PACKAGE_DIGEST = "package.digest"
+# A registry that does not answer is asked again later: waiting minutes for it would only delay the end of a service.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow says of a model, and of an alias, that is not there."""
+_PRESENT = "RESOURCE_ALREADY_EXISTS"
+_REFUSALS = (*_ABSENT, _PRESENT, "PERMISSION_DENIED", "UNAUTHENTICATED")
 
 
 @dataclass(frozen=True)
@@ -34,21 +41,61 @@ class Version:
 
     name: str
     number: int
-    run_id: str
-    source: str
-    """Where its files lie, as MLflow names it."""
-    tags: dict[str, str]
+    digest: str
+    """Of all its files; empty where whoever registered it wrote none down."""
+    run_id: str = field(default="", compare=False)
+    tags: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.number}"
+
+
+class RefusedError(InputError):
+    """The registry answered, and would not do it; `code` is MLflow's word for why."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Registry:
-    """The registered models of one MLflow store; every failure of it is one line."""
+    """The registered models of one MLflow store: `MLFLOW_TRACKING_URI`, or mlflow.db in the workspace.
 
-    def __init__(self, client: Any, experiment_id: str) -> None:
-        self.client, self.experiment_id = client, experiment_id
+    Everything raises InputError, in one line, while the store does not answer; a later call may work again.
+    """
+
+    def __init__(self, workspace: Path, create: bool = False) -> None:
+        """Raises InputError where MLflow is not installed and, without `create`, where nothing names a store."""
+        if importlib.util.find_spec("mlflow") is None:
+            raise InputError("the model registry needs MLflow, which is not installed; install the extra ops")
+        if not create:
+            if not has_store(workspace):
+                raise InputError(f"{workspace}: no mlflow.db here; register a model, or set MLFLOW_TRACKING_URI")
+            for key, value in _PATIENCE.items():
+                os.environ.setdefault(key, value)
+        self.client: Any = _Client(workspace)
+        """MLflow's own client, but for how it fails."""
+
+    @property
+    def experiment_id(self) -> str:
+        """Of the experiment that all runs of gapbridge are in."""
+        with self.client.connection() as (_, experiment_id):
+            return experiment_id
 
     def names(self) -> list[str]:
         """The registered models, sorted; lists of decisions are none."""
-        return sorted(one.name for one in self.client.search_registered_models() if DECISIONS_OF not in one.tags)
+        return sorted(one.name for one in self.models() if DECISIONS_OF not in one.tags)
+
+    def only_name(self) -> str:
+        """The one registered model. Raises InputError when that leaves a choice."""
+        names = self.names()
+        if len(names) != 1:
+            raise InputError(f"which model? the registry has {', '.join(names) or 'none'}; name one")
+        return names[0]
+
+    def models(self) -> list[Any]:
+        """Everything that is registered, as MLflow tells it."""
+        return list(pages(self.client.search_registered_models))
 
     def resolve(self, reference: str) -> Version:
         """The version that `NAME@ALIAS`, `NAME/NUMBER` or `NAME` (its newest one) means.
@@ -56,88 +103,137 @@ class Registry:
         Raises InputError when there is none.
         """
         name, alias, number = _parsed(reference)
-        if name not in (known := self.names()):
-            raise InputError(f"{name}: no such registered model (there are {', '.join(known) or 'none'})")
-        if alias:
+        if alias is not None:
             found = self.aliased(name, alias)
         else:
-            versions = self.versions(name)
-            found = next((one for one in versions if number in (None, one.number)), None)
+            found = next((one for one in self.versions(name) if number in (None, one.number)), None)
         if found is None:
-            raise InputError(f"{reference}: no such version of {name}; `gapbridge promote` sets the alias {CHAMPION}")
+            known = ", ".join(self.names()) or "none"
+            raise InputError(
+                f"{reference}: not in the registry, whose models are {known}; `gapbridge promote` sets the alias"
+                f" {CHAMPION}"
+            )
         return found
 
     def versions(self, name: str) -> list[Version]:
-        """Every version of a model, newest first."""
-        found = self.client.search_model_versions(f"name = '{name}'")
+        """Every version of a model, newest first; none of a model that is not there."""
+        try:
+            found = list(pages(self.client.search_model_versions, f"name = '{name}'"))
+        except RefusedError as error:
+            if error.code not in _ABSENT:
+                raise
+            return []
         return sorted(map(_version, found), key=lambda one: -one.number)
 
     def aliased(self, name: str, alias: str = CHAMPION) -> Version | None:
-        """The version that carries the alias; None when none does."""
-        number = self.client.get_registered_model(name).aliases.get(alias)
-        return None if number is None else _version(self.client.get_model_version(name, number))
+        """The version that carries the alias; None when none does, or there is no such model."""
+        try:
+            return _version(self.client.get_model_version_by_alias(name, alias))
+        except RefusedError as error:
+            if error.code not in _ABSENT:
+                raise
+            return None
+
+    def ensure_model(self, name: str, **described: Any) -> None:
+        """Make the registered model `name` unless it is there."""
+        try:
+            self.client.create_registered_model(name, **described)
+        except RefusedError as error:
+            if error.code != _PRESENT:
+                raise
 
     @contextmanager
     def package(self, version: Version) -> Iterator[Path]:
         """The files of a version in a folder that goes when the block ends.
 
-        Raises ArtifactError when they cannot be had or are not those that were registered.
+        Raises ArtifactError when they are not those that were registered.
         """
         with tempfile.TemporaryDirectory() as folder:
-            yield self.download(version, Path(folder))
+            yield self._files(version, Path(folder))
 
-    def download(self, version: Version, folder: Path) -> Path:
-        """The files of a version, below `folder`, checked; raises as `package` does."""
-        files = self.part(version, "", folder)
-        expected = version.tags.get(PACKAGE_DIGEST)
-        if expected is not None and artifacts.dvc_digest(files) != expected:
-            raise ArtifactError(
-                f"{version.name} version {version.number}: its files are not those that were registered; register the"
-                " model again"
-            )
-        return files
+    def fetch(self, version: Version, cache: Path) -> Path:
+        """The folder of that version under `cache`, downloaded unless it lies there whole; raises as `package` does."""
+        cache.mkdir(parents=True, exist_ok=True)
+        folder = artifacts.inside(cache, f"{version.name}-{version.number}-{version.digest.removesuffix('.dir')}")
+        with (cache / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder.is_dir() and artifacts.dvc_digest(folder) == version.digest):
+                with artifacts.fresh_folder(folder) as fresh:
+                    download = fresh / ".download"
+                    download.mkdir()
+                    for path in self._files(version, download).iterdir():
+                        path.replace(fresh / path.name)
+                    shutil.rmtree(download)
+        return folder
 
-    def part(self, version: Version, path: str, folder: Path) -> Path:
-        """One file or folder of a version's files, below `folder`; checked where a tag of its name has its digest.
+    def part(self, version: Version, path: str, folder: Path) -> Path | None:
+        """One file or folder of a version's files, below `folder`; None where it has none such.
 
-        Raises ArtifactError when it cannot be had or is not what was registered.
+        Raises ArtifactError where it is not what the tag of its name says was registered.
         """
-        from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
-
-        wanted, label = f"model/{path}".rstrip("/"), f"{version.name} version {version.number}"
-        try:
-            found = Path(
-                download_artifacts(
-                    run_id=version.run_id,
-                    artifact_path=wanted,
-                    dst_path=str(folder),
-                    tracking_uri=self.client.tracking_uri,
-                )
-            )
-        except (MlflowException, OSError, ValueError) as error:
-            raise ArtifactError(f"{label}: {wanted} cannot be had ({_one_line(error)}); look at the store") from error
+        with self.client.connection() as (client, _):
+            listed = client.list_artifacts(version.run_id, _PACKAGE)
+            if f"{_PACKAGE}/{path}" not in {one.path for one in listed}:
+                return None
+            found = _download(client, version, f"{_PACKAGE}/{path}", folder)
         if path in version.tags and _digest(found) != version.tags[path]:
-            raise ArtifactError(f"{label}: {path} is not what was registered; register the model again")
+            raise ArtifactError(f"{version}: {path} is not what was registered; register the model again")
         return found
 
+    def _files(self, version: Version, folder: Path) -> Path:
+        """All of a version's files, below `folder`, checked by their digest."""
+        if not version.digest:
+            raise ArtifactError(f"{version}: has no tag {_PACKAGE_DIGEST}; register it with gapbridge")
+        with self.client.connection() as (client, _):
+            files = _download(client, version, _PACKAGE, folder)
+        if artifacts.dvc_digest(files) != version.digest:
+            raise ArtifactError(f"{version}: its files are not those that were registered; register the model again")
+        return files
 
-@contextmanager
-def open_registry(workspace: Path) -> Iterator[Registry]:
-    """The registry of the workspace's MLflow store.
 
-    Raises InputError where MLflow is not installed, ArtifactError in one line whenever the store fails.
-    """
-    if importlib.util.find_spec("mlflow") is None:
-        raise InputError("the model registry needs MLflow, which is not installed; install the extra ops")
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
+class _Client:
+    """MLflow's client, connected when it is first asked, and again after it gave no answer."""
 
-    try:
-        with open_store(workspace) as (client, experiment_id):
-            yield Registry(client, experiment_id)
-    except (MlflowException, SQLAlchemyError) as error:
-        raise ArtifactError(f"MLflow: {_one_line(error)}; look whether its server or database runs") from error
+    def __init__(self, workspace: Path) -> None:
+        self._workspace = workspace
+        self._connected: tuple[Any, str] | None = None
+
+    def __getattr__(self, method: str) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            with self.connection() as (client, _):
+                return getattr(client, method)(*arguments, **named)
+
+        return call
+
+    @contextmanager
+    def connection(self) -> Iterator[tuple[Any, str]]:
+        """Client and experiment; what fails in the block is an InputError in one line."""
+        try:
+            if self._connected is None:
+                with open_store(self._workspace) as connected:
+                    self._connected = connected
+            yield self._connected
+        except store_errors() as error:
+            code = str(getattr(error, "error_code", ""))
+            if self._connected is not None and code in _REFUSALS:
+                raise RefusedError(f"the registry refuses that ({one_line(error)})", code) from error
+            self._connected = None
+            raise InputError(f"the registry does not answer ({one_line(error)}); look whether it runs") from error
+
+
+def has_store(workspace: Path) -> bool:
+    """Whether anything names a store: `MLFLOW_TRACKING_URI`, or mlflow.db in the workspace."""
+    return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (workspace / "mlflow.db").exists()
+
+
+def pages(search: Any, *arguments: Any, **named: Any) -> Iterator[Any]:
+    """Everything that one of MLflow's searches finds."""
+    token = None
+    while True:
+        found = search(*arguments, page_token=token, **named)
+        yield from found
+        if not (token := found.token):
+            return
 
 
 def register(workspace: Path, name: str, model: Path, model_card: Path, probe: Path | None = None) -> int:
@@ -145,10 +241,9 @@ def register(workspace: Path, name: str, model: Path, model_card: Path, probe: P
 
     The copy holds the model directory with `model_card` as its README.md, dvc.lock, params.yaml, `probe` as its
     probe.json and, in `evidence/`, the figures and predictions there are; it needs nothing of the workspace afterwards.
-    Raises InputError where MLflow is not installed, ArtifactError where a file is missing.
+    Raises InputError where MLflow is not installed or does not answer, ArtifactError where a file is missing.
     """
-    if importlib.util.find_spec("mlflow") is None:
-        raise InputError("report.register_as: needs MLflow, which is not installed; set it to null or install mlflow")
+    registry = Registry(workspace, create=True)
     files = {"README.md": model_card, "dvc.lock": workspace / "dvc.lock", "params.yaml": workspace / "params.yaml"}
     if probe is not None:
         files["probe.json"] = probe
@@ -160,24 +255,22 @@ def register(workspace: Path, name: str, model: Path, model_card: Path, probe: P
         **_environment_tags(workspace),
         **git_tags(workspace),
     }
-    with open_registry(workspace) as registry, tempfile.TemporaryDirectory() as folder:
-        client = registry.client
-        copy = Path(folder) / "model"
+    client = registry.client
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / _PACKAGE
         shutil.copytree(model, copy)
         for file_name, path in (files | _evidence(workspace)).items():
             (copy / file_name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy / file_name)
         parts = {name: _digest(copy / name) for name in PARTS if (copy / name).exists()}
-        tags |= parts | {PACKAGE_DIGEST: artifacts.dvc_digest(copy)}
+        tags |= parts | {_PACKAGE_DIGEST: artifacts.dvc_digest(copy)}
+        registry.ensure_model(name)
         run_tags = {"stage": "register"} | tags
         run_id = client.create_run(registry.experiment_id, run_name="register", tags=run_tags).info.run_id
-        client.log_artifacts(run_id, str(copy), "model")
-        client.set_terminated(run_id)
-        if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(name)
-        source = f"{client.get_run(run_id).info.artifact_uri}/model"
-        version = client.create_model_version(name, source, run_id, tags=tags)
-    return int(version.version)
+        client.log_artifacts(run_id, str(copy), _PACKAGE)
+    client.set_terminated(run_id)
+    source = f"{client.get_run(run_id).info.artifact_uri}/{_PACKAGE}"
+    return int(client.create_model_version(name, source, run_id, tags=tags).version)
 
 
 def _evidence(workspace: Path) -> dict[str, Path]:
@@ -204,24 +297,20 @@ def _parsed(reference: str) -> tuple[str, str | None, int | None]:
     if at:
         return name, alias, None
     name, slash, number = reference.partition("/")
-    if slash and not number.isdigit():
+    if slash and not (number.isascii() and number.isdigit()):
         raise InputError(f"{reference}: write NAME, NAME@ALIAS or NAME/NUMBER")
     return name, None, int(number) if slash else None
 
 
 def _version(found: Any) -> Version:
-    return Version(found.name, int(found.version), found.run_id, found.source, dict(found.tags))
+    tags = dict(found.tags)
+    return Version(found.name, int(found.version), tags.get(_PACKAGE_DIGEST, ""), found.run_id, tags)
 
 
-def _one_line(error: BaseException) -> str:
-    """The error's first line; an address in it loses its password."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    shown = " ".join(_masked(word) for word in lines[0].split())
-    return shown[:_SHOWN_CHARACTERS]
+def _download(client: Any, version: Version, path: str, folder: Path) -> Path:
+    from mlflow.artifacts import download_artifacts
 
-
-def _masked(word: str) -> str:
-    if "://" not in word or "@" not in word:
-        return word
-    parts = urlsplit(word)
-    return word.replace(parts.netloc, "…@" + parts.netloc.rpartition("@")[2])
+    found = download_artifacts(
+        run_id=version.run_id, artifact_path=path, dst_path=str(folder), tracking_uri=client.tracking_uri
+    )
+    return Path(found)

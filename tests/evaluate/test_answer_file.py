@@ -130,6 +130,7 @@ def test_it_goes_on_where_it_was_stopped_and_asks_nothing_twice(
     assert predict(model_folder, photos, out, "where is it", SETTINGS).kept == 13
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_gone_on_with(photos: Path, model_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     arguments = ["predict", str(photos), "--out", str(out), "--model", str(model_folder), "--batch-size", "1"]

@@ -44,12 +44,14 @@ print(json.dumps([type(model).__name__, type(processor).__name__, light, took]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["AutoConfig", "AutoImageProcessor"])
 def test_each_auto_class_alone_opens_it(saved: Path, name: str) -> None:
     code = f"import gapbridge, sys\nfrom transformers import {name}\n{name}.from_pretrained(sys.argv[1])"
     subprocess.run([sys.executable, "-c", code, str(saved)], check=True, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["processor", "config"])
 def test_any_part_may_be_imported_first(part: str) -> None:
     code = f"import gapbridge.model.{part}, transformers\nfrom transformers import AutoProcessor, AutoImageProcessor"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ..promotion.conftest import empty_store, home, made  # noqa: F401 - registered models for the flows
+from ..promotion.conftest import home, made  # noqa: F401 - registered models for the flows
 from .served import Server, prefect_server
 
 TOY = """

@@ -14,7 +14,7 @@ from flows import workspace
 from flows.benchmark import benchmark
 from flows.cleanup import cleanup
 from flows.promote import promote
-from gapbridge.registry import open_registry, register
+from gapbridge.registry import Registry, register
 
 from ..promotion.conftest import NAME, Register
 from ..stages.asked import write_asked
@@ -33,8 +33,8 @@ def set_params(home: Path, section: str, **values: Any) -> None:
 
 
 def champion(home: Path) -> int | None:
-    with open_registry(home) as registry:
-        found = registry.aliased(NAME)
+    registry = Registry(home)
+    found = registry.aliased(NAME)
     return found.number if found else None
 
 
@@ -117,19 +117,19 @@ def test_a_cleanup_lists_and_only_removes_when_told(
     (left / "file").write_text("1")
     record = workspace.keep_record(home, "ended-1", home, {"state": "Completed"})
     (record / "dvc.lock").write_text("stages: {instruct: {outs: [{path: artifacts/instruct, md5: recorded}]}}")
-    with open_registry(home) as registry:
-        runs = {}
-        for name, digest in (("recorded", "recorded"), ("registered", "instructinstruct"), ("other", "other")):
-            run = registry.client.create_run(registry.experiment_id, run_name=name, tags={"output.a": digest})
-            registry.client.set_terminated(run.info.run_id, end_time=1)
-            runs[name] = run.info.run_id
+    registry = Registry(home)
+    runs = {}
+    for name, digest in (("recorded", "recorded"), ("registered", "instructinstruct"), ("other", "other")):
+        run = registry.client.create_run(registry.experiment_id, run_name=name, tags={"output.a": digest})
+        registry.client.set_terminated(run.info.run_id, end_time=1)
+        runs[name] = run.info.run_id
     scratch = Path(os.environ["GAPBRIDGE_SCRATCH"]) / "pretrain-1"
     scratch.mkdir(parents=True)
     os.utime(scratch, (time.time() - WEEKS,) * 2)
 
     def alive() -> set[str]:
-        with open_registry(home) as registry:
-            found = {run.info.run_id for run in registry.client.search_runs([registry.experiment_id])}
+        registry = Registry(home)
+        found = {run.info.run_id for run in registry.client.search_runs([registry.experiment_id])}
         return {name for name, run in runs.items() if run in found}
 
     ended = cleanup(str(home), return_state=True)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from mlflow import MlflowClient
 
 from gapbridge import artifacts
 from gapbridge.registry import register
@@ -21,14 +20,6 @@ Register = Callable[..., int]
 def git(folder: Path, *arguments: str) -> None:
     who = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
     subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True)
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables, which take seconds to make."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 from gapbridge.errors import ArtifactError, GapbridgeError, InputError
+from gapbridge.operations_cli import lineage, promote, rollback
 from gapbridge.promotion import decide
-from gapbridge.promotion.commands import lineage, promote, rollback
 from gapbridge.promotion.decide import Decision, Rules
 from gapbridge.promotion.gates import Thresholds
 from gapbridge.promotion.ledger import Ledger, Record
-from gapbridge.registry import open_registry
+from gapbridge.registry import Registry
 
 from .conftest import NAME, Register, git
 
@@ -23,14 +23,14 @@ def rules(probe: Any = lambda package: None, require_clean: bool = True) -> Rule
 
 
 def champion(home: Path) -> int | None:
-    with open_registry(home) as registry:
-        found = registry.aliased(NAME)
+    registry = Registry(home)
+    found = registry.aliased(NAME)
     return found.number if found else None
 
 
 def records(home: Path) -> list[Record]:
-    with open_registry(home) as registry:
-        return Ledger(registry, NAME).records()
+    registry = Registry(home)
+    return Ledger(registry, NAME).records()
 
 
 def judged(home: Path, reference: str = NAME, **settings: Any) -> Decision:
@@ -48,13 +48,13 @@ def test_a_better_model_becomes_champion_and_the_record_says_why(home: Path, mad
     assert second.comparison.average.difference == pytest.approx(0.15)
     one, two = records(home)
     assert (one.state, one.before, one.after, two.before, two.after) == ("promoted", None, 1, 1, 2)
-    with open_registry(home) as registry:
-        run = registry.client.get_run(two.run_id)
-        assert sorted(file.path for file in registry.client.list_artifacts(two.run_id)) == [
-            "decision.json",
-            "decision.md",
-        ]
-        assert "all" in registry.resolve("tiny@champion").tags["decision.2"]
+    registry = Registry(home)
+    run = registry.client.get_run(two.run_id)
+    assert sorted(file.path for file in registry.client.list_artifacts(two.run_id)) == [
+        "decision.json",
+        "decision.md",
+    ]
+    assert "all" in registry.resolve("tiny@champion").tags["decision.2"]
     assert run.info.status == "FINISHED" and run.data.tags["candidate"] == "2"
 
 
@@ -74,8 +74,8 @@ def test_a_dry_run_writes_nothing(home: Path, made: Register) -> None:
     decision = decide.promote(home, NAME, rules(), dry_run=True)
     assert decision.promoted and decision.number is None and "would be" in decision.verdict
     assert champion(home) is None and records(home) == []
-    with open_registry(home) as registry:
-        assert registry.names() == [NAME]
+    registry = Registry(home)
+    assert registry.names() == [NAME]
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_code_that_was_not_committed_refuses_unless_that_is_allowed(home: Path, 
 
 def test_a_damaged_package_is_an_error(home: Path, made: Register) -> None:
     made()
-    with open_registry(home) as registry:
-        source = Path(registry.resolve(NAME).source.removeprefix("file://"))
+    registry = Registry(home)
+    source = Path(registry.client.get_model_version(NAME, "1").source.removeprefix("file://"))
     (source / "config.json").write_text('{"right": 40}')
     with pytest.raises(ArtifactError, match="tiny version 1: its files are not those that were registered"):
         judged(home)
@@ -149,8 +149,8 @@ def test_a_claim_of_a_process_that_died_is_taken_over(
     home: Path, made: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made()
-    with open_registry(home) as registry:
-        Ledger(registry, NAME).claim("promote", registry.resolve(NAME))
+    registry = Registry(home)
+    Ledger(registry, NAME).claim("promote", registry.resolve(NAME))
     with pytest.raises(InputError, match="decision 1 is under way"):
         judged(home)
     monkeypatch.setattr("gapbridge.promotion.ledger.PENDING_SECONDS", 0)
@@ -161,12 +161,12 @@ def test_a_claim_of_a_process_that_died_is_taken_over(
 def test_an_alias_moved_by_hand_stops_the_claim(home: Path, made: Register) -> None:
     made()
     made()
-    with open_registry(home) as registry:
-        ledger = Ledger(registry, NAME)
-        claimed = ledger.claim("promote", registry.resolve("tiny/1"))
-        registry.client.set_registered_model_alias(NAME, "champion", "2")
-        with pytest.raises(InputError, match="champion changed meanwhile"):
-            ledger.move(claimed, 1, "because")
+    registry = Registry(home)
+    ledger = Ledger(registry, NAME)
+    claimed = ledger.claim("promote", registry.resolve("tiny/1"))
+    registry.client.set_registered_model_alias(NAME, "champion", "2")
+    with pytest.raises(InputError, match="champion changed meanwhile"):
+        ledger.move(claimed, 1, "because")
     assert champion(home) == 2 and records(home)[-1].state == "lost"
 
 
@@ -187,6 +187,19 @@ def test_rollback_goes_back_step_by_step_and_is_recorded(home: Path, made: Regis
     assert decide.rollback(home, NAME, "again").candidate == 1
 
 
+def test_an_alias_set_without_a_record_is_gone_back_to_and_from(home: Path, made: Register) -> None:
+    for right in (30, 32, 34, 34):
+        made(right=right)
+    judged(home, "tiny/1")
+    judged(home, "tiny/2")
+    registry = Registry(home)
+    registry.client.set_registered_model_alias(NAME, "champion", "3")
+    assert decide.rollback(home, NAME, "a process died before it wrote its record").candidate == 2
+    registry.client.set_registered_model_alias(NAME, "champion", "3")
+    assert judged(home, "tiny/4").promoted
+    assert [decide.rollback(home, NAME, "slow").candidate for _ in range(3)] == [3, 2, 1]
+
+
 def test_the_commands_end_with_a_status_that_scripts_can_read(home: Path, made: Register) -> None:
     made(right=36)
     first = CliRunner().invoke(promote, ["--json"], catch_exceptions=False)
@@ -198,7 +211,9 @@ def test_the_commands_end_with_a_status_that_scripts_can_read(home: Path, made: 
     assert len(records(home)) == 2
     with pytest.raises(GapbridgeError, match="no champion before"):
         CliRunner().invoke(rollback, [NAME], catch_exceptions=False)
-    with pytest.raises(GapbridgeError, match="big: no such registered model"):
+    with pytest.raises(GapbridgeError, match="big@champion: not in the registry"):
+        CliRunner().invoke(rollback, ["big"], catch_exceptions=False)
+    with pytest.raises(GapbridgeError, match="big@champion: not in the registry, whose models are tiny"):
         CliRunner().invoke(lineage, ["big@champion"], catch_exceptions=False)
 
 

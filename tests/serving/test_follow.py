@@ -1,6 +1,7 @@
 """A real MLflow registry whose alias moves while requests come."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,7 @@ from gapbridge.errors import ArtifactError, InputError
 from gapbridge.evaluate.predict import Predictor
 from gapbridge.evaluate.probe import write_probe
 from gapbridge.mirror import open_store
-from gapbridge.registered import Registry
-from gapbridge.registry import register
+from gapbridge.registry import Registry, register
 from gapbridge.serving.app import make_app
 from gapbridge.serving.settings import Settings
 from gapbridge.serving.sources import AliasSource, wait_for_version
@@ -27,9 +27,10 @@ FIRST, SECOND, OTHERWISE, DAMAGED, UNPROBED, NO_DIGEST = range(1, 7)
 
 
 @pytest.fixture(scope="module")
-def store(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(model_folder: Path, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace whose registry has a version of every kind."""
     workspace = tmp_path_factory.mktemp("workspace")
+    shutil.copyfile(empty_store, workspace / "mlflow.db")
     for name in ("dvc.lock", "params.yaml", "card.md"):
         (workspace / name).write_text(name)
     another = workspace / "another"
@@ -150,7 +151,11 @@ def test_a_promoted_model_takes_over_without_a_failed_request(
 
 @pytest.mark.parametrize(
     ("number", "reason"),
-    [(OTHERWISE, "probe questions are answered otherwise"), (DAMAGED, "not those registered"), (NO_DIGEST, "digest")],
+    [
+        (OTHERWISE, "probe questions are answered otherwise"),
+        (DAMAGED, "not those that were registered"),
+        (NO_DIGEST, "digest"),
+    ],
 )
 def test_a_model_that_cannot_take_over_stays_out_and_that_is_seen(
     source: AliasSource, promote: Callable[[int], None], caplog: pytest.LogCaptureFixture, number: int, reason: str
@@ -205,7 +210,7 @@ def test_files_are_downloaded_once_and_mended_when_damaged(
 ) -> None:
     promote(SECOND)
     registry = Registry(store)
-    version = registry.version("tiny", "champion")
+    version = registry.resolve("tiny@champion")
     folder = registry.fetch(version, tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         [*(path.name for path in (store / "another").iterdir()), "README.md", "dvc.lock", "params.yaml", "probe.json"]
@@ -216,9 +221,9 @@ def test_files_are_downloaded_once_and_mended_when_damaged(
     marked = (folder / "config.json").stat().st_mtime_ns
     assert registry.fetch(version, tmp_path) == folder
     assert (folder / "config.json").stat().st_mtime_ns == marked
-    with pytest.raises(ArtifactError, match="not those registered"):
+    with pytest.raises(ArtifactError, match="not those that were registered"):
         promote(DAMAGED)
-        registry.fetch(registry.version("tiny", "champion"), tmp_path)
+        registry.fetch(registry.resolve("tiny@champion"), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", folder.name]
 
 
@@ -233,7 +238,7 @@ def test_which_model_is_meant(store: Path, tmp_path: Path) -> None:
         AliasSource(registry, "@champion", None, tmp_path)
     with open_store(store) as (client, _):
         client.create_registered_model("second")
-        with pytest.raises(InputError, match="the registry has second, tiny; give NAME@ALIAS"):
+        with pytest.raises(InputError, match="the registry has second, tiny; name one"):
             AliasSource(registry, None, None, tmp_path)
         client.delete_registered_model("second")
 

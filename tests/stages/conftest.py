@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from gapbridge import artifacts
-from gapbridge.params import load_params
-from gapbridge.stages.runner import StageRun
+from .direct import run_directly
 
 ROWS = 6
 
@@ -73,24 +70,13 @@ def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-class SilentTracker:
-    """Takes everything, keeps nothing."""
-
-    def log_metrics(self, values: Any, step: int) -> None:
-        """Nothing."""
-
-    def finish(self, out: Path, metrics: Any) -> None:
-        """Nothing."""
+@pytest.fixture(autouse=True)
+def without_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are files alone: the process that mirrors them takes seconds (tests/test_tracking.py has it)."""
+    monkeypatch.setattr("gapbridge.tracking.start_mirror", lambda folder: None)
 
 
 @pytest.fixture
 def run_bare(workspace: Path) -> Callable[[str], dict[str, Any]]:
-    """Runs a stage as the runner does, but without tracking, which costs seconds."""
-
-    def run(name: str) -> dict[str, Any]:
-        params = load_params(workspace / "params.yaml")
-        with artifacts.fresh_folder(workspace / "artifacts" / name) as out:
-            stage = StageRun(name, None, params, workspace, out, workspace / "scratch", SilentTracker())
-            return import_module(f"gapbridge.stages.{name}").run(stage)
-
-    return run
+    """Runs a stage of the workspace without the runner."""
+    return lambda name: run_directly(workspace, name)

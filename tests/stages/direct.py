@@ -22,10 +22,10 @@ class Silent:
 
 def run_directly(workspace: Path, name: str, item: str | None = None) -> dict[str, Any]:
     """Run a stage on the workspace's params and artifacts; its out and metrics end where the runner puts them."""
-    target = workspace.joinpath("artifacts", name, *([item] if item else []))
+    place = Path(name, item) if item else Path(name)
     params = load_params(workspace / "params.yaml")
     module = importlib.import_module(f"gapbridge.stages.{name}")
-    with artifacts.fresh_folder(target) as out:
+    with artifacts.fresh_folder(workspace / "artifacts" / place) as out:
         metrics = module.run(StageRun(name, item, params, workspace, out, workspace / "scratch", Silent()))
-        artifacts.write_json(workspace.joinpath("metrics", name, f"{item or name}.json"), metrics)
+    artifacts.write_json(workspace / "metrics" / place.with_suffix(".json"), metrics)
     return metrics

@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on_with_the_same_bytes_and_generates_nothing_twice(
                 assert not (ready / "artifacts/evaluate").exists()
                 return asked, []
             run_directly(ready, "evaluate")
-        files = [*sorted((ready / "artifacts/evaluate").iterdir()), ready / "metrics/evaluate/evaluate.json"]
+        files = [*sorted((ready / "artifacts/evaluate").iterdir()), ready / "metrics/evaluate.json"]
         return asked, [file.read_bytes() for file in files]
 
     whole, expected = run(after=None)
@@ -211,7 +211,7 @@ def test_another_model_is_scored_as_a_reference(pictured: Path, set_params: Call
     assert len({(line["prompt"], line["raw"]) for line in seeing}) > 2
     assert set(figures["benchmarks"]) == {"pope", "caption_f1"}
     assert figures["model"]["name"] == "tiny-llava"
-    assert str(pictured) not in (pictured / "metrics/evaluate/evaluate.json").read_text()
+    assert str(pictured) not in (pictured / "metrics/evaluate.json").read_text()
 
 
 def test_a_reference_sees_only_the_pictures_that_were_taken_in(pictured: Path, set_params: Callable[..., None]) -> None:

@@ -12,7 +12,7 @@ from gapbridge.errors import ArtifactError
 from gapbridge.evaluate.predict import Predictor
 from gapbridge.evaluate.probe import read_probe
 from gapbridge.mirror import open_store
-from gapbridge.registered import Registry
+from gapbridge.registry import Registry
 from gapbridge.report.gallery import read_gallery
 from gapbridge.stages.runner import run_stage
 
@@ -114,7 +114,7 @@ def test_a_registered_model_has_its_probe_and_passes_it(ready: Path) -> None:
     with open_store(ready) as (client, _):
         client.set_registered_model_alias("tiny", "champion", "1")
     registry = Registry(ready)
-    folder = registry.fetch(registry.version("tiny", "champion"), ready / "cache")
+    folder = registry.fetch(registry.resolve("tiny@champion"), ready / "cache")
     probe = read_probe(folder)
     assert probe is not None and len(probe.questions) == 8
     assert set(probe.questions) <= {line["prompt"] for line in made_up.predictions()}

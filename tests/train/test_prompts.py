@@ -214,6 +214,7 @@ def test_an_unknown_image_token_and_two_contexts_are_errors() -> None:
         Prompter(TOKENIZERS["ours"]()).ask("yes", visual_tokens=2, context="red")
 
 
+@pytest.mark.slow
 def test_fifty_thousand_dialogues_take_seconds() -> None:
     prompter = Prompter(TOKENIZERS["ours"]())
     many = [

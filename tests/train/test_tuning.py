@@ -142,7 +142,8 @@ def test_recomputed_layers_give_the_same_losses(shape: str, tune: str, monkeypat
     assert calls[False] >= 4 and calls[True] == 2 * calls[False]
 
 
-@pytest.mark.parametrize("tune", ["lora", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("tune", ["lora", "full"])
 def test_two_ranks_match_one_with_recomputed_layers(tune: str, tmp_path: Path, checkout: Path) -> None:
     result = tmp_path / "losses.json"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -13,7 +13,7 @@ from gapbridge.promotion.compare import Comparison, compare
 from gapbridge.promotion.evidence import Evidence, data_problem, lineage_problem
 from gapbridge.promotion.gates import Gate, Thresholds
 from gapbridge.promotion.ledger import Ledger, Record, champion_before
-from gapbridge.registry import CHAMPION, EVIDENCE, Registry, Version, open_registry
+from gapbridge.registry import CHAMPION, EVIDENCE, Registry, Version
 
 Probe = Callable[[Path], str | None]
 """Asks the packaged model in a folder what was asked when it was registered; says what differs."""
@@ -78,47 +78,47 @@ class Rules:
 def promote(workspace: Path, reference: str, rules: Rules, dry_run: bool = False) -> Decision:
     """Judge a version, and make it the champion when every gate holds; either way the record says why.
 
-    The champion itself is left as it is, without a record. Raises InputError when another decision is under way or the
-    champion changed meanwhile; ArtifactError when the store fails or the package is damaged.
+    The champion itself is left as it is, without a record. Raises InputError when another decision is under way, the
+    champion changed meanwhile or the store does not answer; ArtifactError when the package is damaged.
     """
-    with open_registry(workspace) as registry:
-        candidate = registry.resolve(reference)
-        champion = registry.aliased(candidate.name)
-        if champion and champion.number == candidate.number:
-            verdict = f"version {candidate.number} is the {CHAMPION} already"
-            return Decision(candidate.name, "promote", candidate.number, champion.number, verdict)
-        gates, comparison = _judge(registry, candidate, champion, rules)
-        held = gate_rules.passed(gates)
-        verdict = _verdict(candidate, gates, dry_run)
-        before = champion.number if champion else None
-        decision = Decision(candidate.name, "promote", candidate.number, before, verdict, tuple(gates), comparison)
-        if dry_run:
-            return decision
-        ledger = Ledger(registry, candidate.name)
-        claimed = ledger.claim("promote", candidate)
-        if claimed.before != before:
-            ledger.settle(claimed, "lost", claimed.before, "the champion changed meanwhile")
-            raise InputError(f"{candidate.name}: version {claimed.before} became champion meanwhile; decide again")
-        return _settle(registry, ledger, claimed, decision, candidate.number if held else None)
+    registry = Registry(workspace)
+    candidate = registry.resolve(reference)
+    champion = registry.aliased(candidate.name)
+    if champion and champion.number == candidate.number:
+        verdict = f"version {candidate.number} is the {CHAMPION} already"
+        return Decision(candidate.name, "promote", candidate.number, champion.number, verdict)
+    gates, comparison = _judge(registry, candidate, champion, rules)
+    held = gate_rules.passed(gates)
+    verdict = _verdict(candidate, gates, dry_run)
+    before = champion.number if champion else None
+    decision = Decision(candidate.name, "promote", candidate.number, before, verdict, tuple(gates), comparison)
+    if dry_run:
+        return decision
+    ledger = Ledger(registry, candidate.name)
+    claimed = ledger.claim("promote", candidate)
+    if claimed.before != before:
+        ledger.settle(claimed, "lost", claimed.before, "the champion changed meanwhile")
+        raise InputError(f"{candidate.name}: version {claimed.before} became champion meanwhile; decide again")
+    return _settle(registry, ledger, claimed, decision, candidate.number if held else None)
 
 
 def rollback(workspace: Path, name: str, reason: str, dry_run: bool = False) -> Decision:
     """Make the version that was champion before champion again.
 
-    Raises InputError when there is none before it; ArtifactError when the store fails.
+    Raises InputError when there is none before it, or the store does not answer.
     """
-    with open_registry(workspace) as registry:
-        ledger = Ledger(registry, name)
-        champion, before = registry.aliased(name), champion_before(ledger.records())
-        if champion is None or before is None or before == champion.number:
-            raise InputError(f"{name}: there is no {CHAMPION} before the present one to go back to")
-        candidate = registry.resolve(f"{name}/{before}")
-        verdict = f"version {before} {'would be' if dry_run else 'is'} {CHAMPION} again: {reason}"
-        decision = Decision(name, "rollback", before, champion.number, verdict)
-        if dry_run:
-            return decision
-        claimed = ledger.claim("rollback", candidate)
-        return _settle(registry, ledger, claimed, decision, before)
+    registry = Registry(workspace)
+    ledger, champion = Ledger(registry, name), registry.resolve(f"{name}@{CHAMPION}")
+    before = champion_before(ledger.records(), champion.number)
+    if before is None:
+        raise InputError(f"{name}: there is no {CHAMPION} before the present one to go back to")
+    candidate = registry.resolve(f"{name}/{before}")
+    verdict = f"version {before} {'would be' if dry_run else 'is'} {CHAMPION} again: {reason}"
+    decision = Decision(name, "rollback", before, champion.number, verdict)
+    if dry_run:
+        return decision
+    claimed = ledger.claim("rollback", candidate)
+    return _settle(registry, ledger, claimed, decision, before)
 
 
 def _settle(registry: Registry, ledger: Ledger, claimed: Record, decision: Decision, to: int | None) -> Decision:
@@ -141,7 +141,7 @@ def _judge(
         evidence = Evidence.read(package / EVIDENCE)
         comparison = None
         if champion is not None:
-            other = Evidence.read(registry.part(champion, EVIDENCE, Path(folder)))
+            other = Evidence.read(registry.part(champion, EVIDENCE, Path(folder)) or Path(folder))
             comparison = compare(evidence.predictions, other.predictions, rules.seed)
         problems = {
             "lineage": lineage_problem(package, candidate, rules.require_clean),

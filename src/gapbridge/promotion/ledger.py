@@ -94,42 +94,32 @@ class Ledger:
 
     def _create(self, action: str, tags: dict[str, str]) -> Record:
         client = self._registry.client
-        if not client.search_registered_models(f"name = '{self._ledger}'"):
-            self._create_ledger()
+        described = f"Decisions about {self.name}"
+        self._registry.ensure_model(self._ledger, tags={DECISIONS_OF: self.name}, description=described)
         run_tags = {"stage": action, "model": self.name, "candidate": tags["candidate"]}
         run = client.create_run(self._registry.experiment_id, run_name=action, tags=run_tags)
         version = client.create_model_version(self._ledger, run.info.artifact_uri, run.info.run_id, tags=tags)
-        return _record(Version(self._ledger, int(version.version), run.info.run_id, version.source, tags))
-
-    def _create_ledger(self) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._registry.client.create_registered_model(
-                self._ledger,
-                tags={DECISIONS_OF: self.name},
-                description=f"Decisions about {self.name}",
-            )
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was as quick
-                raise
+        return _record(Version(self._ledger, int(version.version), "", run.info.run_id, tags))
 
     def _tag(self, number: int, **tags: str) -> None:
         for key, value in tags.items():
             self._registry.client.set_model_version_tag(self._ledger, str(number), key, value)
 
 
-def champion_before(records: list[Record]) -> int | None:
+def champion_before(records: list[Record], champion: int) -> int | None:
     """The version that was champion before the present one, going back over rollbacks; None when there was none."""
     line: list[int] = []
     for record in records:
         if record.state == "promoted" and record.after is not None:
-            if not line and record.before is not None:
-                line.append(record.before)  # an alias that was set by hand before the first record
+            if record.before is not None and line[-1:] != [record.before]:
+                line.append(record.before)  # its alias was set by hand, or by a process that died before it said so
             line.append(record.after)
-        elif record.state == "rolled back" and line:
-            line.pop()
-    return line[-2] if len(line) > 1 else None
+        elif record.state == "rolled back":
+            while line and line[-1] != record.after:
+                line.pop()
+    if line[-1:] == [champion]:
+        line.pop()
+    return line[-1] if line else None
 
 
 def _record(version: Version) -> Record:

@@ -11,7 +11,7 @@ import yaml
 from gapbridge import artifacts
 from gapbridge.promotion.evidence import Evidence, locked_stages
 from gapbridge.promotion.ledger import Ledger
-from gapbridge.registry import EVIDENCE, PARTS, Registry, Version, open_registry
+from gapbridge.registry import EVIDENCE, PARTS, Registry, Version
 from gapbridge.tracking import flatten, git_tags
 
 _ALIGNMENT = ("gap_before", "gap_after", "gap_heldout", "sampling_floor", "scale", "n_texts", "n_images", "width")
@@ -62,11 +62,12 @@ class Lineage:
 def lineage(workspace: Path, reference: str) -> Lineage:
     """What the version that `NAME@ALIAS`, `NAME/NUMBER` or `NAME` means was made from.
 
-    Raises InputError when there is none, ArtifactError when the store fails or its files cannot be had.
+    Raises InputError when there is none or the store does not answer, ArtifactError when its files are damaged.
     """
-    with open_registry(workspace) as registry, tempfile.TemporaryDirectory() as folder:
-        version = registry.resolve(reference)
-        files = {name: _part(registry, version, name, Path(folder)) for name in PARTS}
+    registry = Registry(workspace)
+    version = registry.resolve(reference)
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: registry.part(version, name, Path(folder)) for name in PARTS}
         aliases = registry.client.get_registered_model(version.name).aliases
         decisions = [asdict(one) for one in Ledger(registry, version.name).records() if one.candidate == version.number]
         metrics = Evidence.read(files[EVIDENCE]).metrics if files[EVIDENCE] else {}
@@ -85,11 +86,6 @@ def lineage(workspace: Path, reference: str) -> Lineage:
             decisions=tuple(decisions),
             obstacles=tuple(_obstacles(workspace, version, files)),
         )
-
-
-def _part(registry: Registry, version: Version, name: str, folder: Path) -> Path | None:
-    """One part of the package; None where it was registered without."""
-    return registry.part(version, name, folder) if name in version.tags else None
 
 
 def _obstacles(workspace: Path, version: Version, files: dict[str, Path | None]) -> list[str]:

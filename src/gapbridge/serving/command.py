@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gapbridge.params import load_params
-from gapbridge.registered import Registry
+from gapbridge.registry import Registry
 from gapbridge.serving.settings import Settings, require_token_elsewhere
 from gapbridge.serving.sources import AliasSource, FolderSource, wait_for_version
 from gapbridge.stages.runner import cache_root

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gapbridge.errors import ArtifactError, GapbridgeError
-from gapbridge.registered import RegisteredVersion
+from gapbridge.registry import Version
 from gapbridge.serving.metrics import Metrics
 from gapbridge.serving.served import ServedModel
 from gapbridge.serving.sources import Source
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 class Following:
     """How it stands between the alias and what is served."""
 
-    refused: RegisteredVersion | None = None
+    refused: Version | None = None
     """What the alias names, where it could not take over."""
     reason: str | None = None
     """Why, or why the registry could not be asked."""
@@ -32,7 +32,7 @@ class Following:
     @property
     def content(self) -> dict[str, Any]:
         """For `/readyz`."""
-        return {"refused_version": self.refused.number if self.refused else None, "reason": self.reason}
+        return {"refused_version": str(self.refused.number) if self.refused else None, "reason": self.reason}
 
 
 class Follower:
@@ -89,9 +89,9 @@ class Follower:
         self._show(Following())
         return model
 
-    def _load(self, version: RegisteredVersion) -> ServedModel:
-        folder = self._source.folder(version)
-        return ServedModel.load(folder, self._source.name, version.number, version.digest, self._min_probe_agreement)
+    def _load(self, version: Version) -> ServedModel:
+        folder, number = self._source.folder(version), str(version.number)
+        return ServedModel.load(folder, self._source.name, number, version.digest, self._min_probe_agreement)
 
     def _fail(self, error: BaseException) -> None:
         """A look that could not be finished is taken again; each reason is logged once."""
@@ -103,7 +103,7 @@ class Follower:
 
     def _show(self, state: Following) -> None:
         self.state = state
-        self._metrics.refused_version.set(int(state.refused.number) if state.refused else 0)
+        self._metrics.refused_version.set(state.refused.number if state.refused else 0)
         self._metrics.alias_reached.set(1)
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from gapbridge import artifacts
 from gapbridge.errors import ArtifactError, InputError
-from gapbridge.registered import DEFAULT_ALIAS, RegisteredVersion, Registry
+from gapbridge.registry import CHAMPION, Registry, Version
 
 _log = logging.getLogger(__name__)
 
@@ -18,10 +18,10 @@ class Source(Protocol):
     name: str
     """What clients call the model."""
 
-    def current(self) -> RegisteredVersion:
+    def current(self) -> Version:
         """The version to serve now. Raises InputError while that cannot be known."""
 
-    def folder(self, version: RegisteredVersion) -> Path:
+    def folder(self, version: Version) -> Path:
         """Its files. Raises InputError while they cannot be had, ArtifactError where they are damaged."""
 
 
@@ -34,13 +34,13 @@ class FolderSource:
             raise ArtifactError(f"{folder}: not a model directory; train one or name another")
         self._folder = folder
         self.name = folder.resolve().name
-        self._version = RegisteredVersion(self.name, "0", artifacts.dvc_digest(folder))
+        self._version = Version(self.name, 0, artifacts.dvc_digest(folder))
 
-    def current(self) -> RegisteredVersion:
+    def current(self) -> Version:
         """See Source."""
         return self._version
 
-    def folder(self, version: RegisteredVersion) -> Path:
+    def folder(self, version: Version) -> Path:
         """See Source."""
         return self._folder
 
@@ -53,18 +53,17 @@ class AliasSource:
 
         Raises InputError where that leaves it open.
         """
-        name, _, alias = (model or default_name or _only_name(registry)).partition("@")
+        name, _, alias = (model or default_name or registry.only_name()).partition("@")
         if not name:
             raise InputError(f"{model}: names no model; give NAME@ALIAS")
         self._registry, self._cache = registry, cache
-        self._name, self._alias = name, alias or DEFAULT_ALIAS
-        self.name = f"{self._name}@{self._alias}"
+        self.name = f"{name}@{alias or CHAMPION}"
 
-    def current(self) -> RegisteredVersion:
+    def current(self) -> Version:
         """See Source."""
-        return self._registry.version(self._name, self._alias)
+        return self._registry.resolve(self.name)
 
-    def folder(self, version: RegisteredVersion) -> Path:
+    def folder(self, version: Version) -> Path:
         """See Source."""
         return self._registry.fetch(version, self._cache)
 
@@ -81,11 +80,3 @@ def wait_for_version(source: Source, poll_seconds: float) -> None:
                 _log.info("waiting for %s: %s", source.name, error)
                 is_said = True
             time.sleep(poll_seconds)
-
-
-def _only_name(registry: Registry) -> str:
-    names = registry.names()
-    if len(names) != 1:
-        known = ", ".join(sorted(names)) or "none"
-        raise InputError(f"which model? the registry has {known}; give NAME@ALIAS, or pass --model DIR")
-    return names[0]

@@ -26,9 +26,9 @@ from gapbridge.train.prompts import record_names
 
 def run(stage: StageRun) -> dict[str, Any]:
     """Write predictions.jsonl and predictions_blind.jsonl; the figures are those of every benchmark."""
-    torch.set_num_threads(stage.params.evaluate.threads)
     if stage.params.evaluate.model is None:
         return run_on(stage, stage.artifact("instruct"), "artifacts/instruct")
+    torch.set_num_threads(stage.params.evaluate.threads)
     manifest = read_manifest(stage.artifact("ingest", "benchmark"))
     items = benchmark_items(manifest)
     reference = Reference.load(
@@ -43,6 +43,7 @@ def run(stage: StageRun) -> dict[str, Any]:
 
 def run_on(stage: StageRun, model: Path, name: str) -> dict[str, Any]:
     """As `run`, for the model in a folder, whichever of ours it is; errors call it by `name`."""
+    torch.set_num_threads(stage.params.evaluate.threads)
     manifest = read_manifest(stage.artifact("ingest", "benchmark"))
     items = benchmark_items(manifest)
     return _score(stage, items, *_own_answers(stage, model, name, items, manifest))

@@ -1,0 +1,85 @@
+"""The registry's reader on a real store: what references mean, and what happens when the store does not answer."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gapbridge.errors import InputError, one_line
+from gapbridge.registry import Registry, register
+
+
+@pytest.fixture
+def home(tmp_path: Path, empty_store: Path) -> Path:
+    """A workspace with an empty store, and what registering needs."""
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    (tmp_path / "model").mkdir()
+    for name in ("model/config.json", "card.md", "dvc.lock", "params.yaml"):
+        (tmp_path / name).write_text("{}")
+    return tmp_path
+
+
+def registered(home: Path, name: str = "tiny") -> int:
+    return register(home, name, home / "model", home / "card.md")
+
+
+def test_what_a_reference_means(home: Path) -> None:
+    assert [registered(home) for _ in range(2)] == [1, 2]
+    registry = Registry(home)
+    registry.client.set_registered_model_alias("tiny", "champion", "1")
+    assert [registry.resolve(one).number for one in ("tiny@champion", "tiny", "tiny/2")] == [1, 2, 2]
+    for reference in ("big", "big@champion", "big/1", "tiny@other", "tiny@", "tiny/3", f"tiny/{10**30}", "@champion",
+                      "it's", "", "it's@champion"):  # fmt: skip
+        with pytest.raises(InputError, match="not in the registry, whose models are tiny"):
+            registry.resolve(reference)
+    for reference in ("tiny/", "tiny/x", "tiny/²", "tiny/-1"):
+        with pytest.raises(InputError, match="write NAME, NAME@ALIAS or NAME/NUMBER"):
+            registry.resolve(reference)
+
+
+def test_a_package_lacks_what_it_was_registered_without(home: Path) -> None:
+    registered(home)
+    registry = Registry(home)
+    version = registry.resolve("tiny")
+    found = registry.part(version, "dvc.lock", home)
+    assert found is not None and found.read_text() == "{}"
+    assert registry.part(version, "evidence", home) is None
+
+
+def test_more_models_than_one_answer_of_mlflow_holds_are_all_seen(home: Path) -> None:
+    registry = Registry(home)
+    wanted = [f"model-{number:03d}" for number in range(102)]
+    for name in wanted:
+        registry.ensure_model(name)
+        registry.ensure_model(name)
+    assert registry.names() == wanted
+    with pytest.raises(InputError, match="which model"):
+        registry.only_name()
+
+
+def test_a_name_that_mlflow_does_not_take_is_refused_in_its_words(home: Path) -> None:
+    with pytest.raises(InputError, match=r"the registry refuses that \(.*name"):
+        registered(home, "a/b")
+
+
+def test_it_connects_again_after_an_outage(home: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "mlflow.db").write_text("no database, but long enough to be looked at as if it were one " * 20)
+    registry = Registry(home)
+    for _ in range(2):
+        with pytest.raises(InputError, match="the registry does not answer") as caught:
+            registry.names()
+        assert "\n" not in str(caught.value)
+    shutil.copyfile(empty_store, home / "mlflow.db")
+    assert registry.names() == []
+
+
+def test_nothing_is_made_where_nothing_is_registered(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no mlflow\.db here"):
+        Registry(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_library_s_error_is_one_short_line_without_a_password() -> None:
+    said = one_line(ValueError("no answer\n from 'postgresql+psycopg://me:pa/s@host:1/db' " + "x" * 500))
+    assert said.startswith("no answer from 'postgresql+psycopg://…@host:1/db' x") and len(said) == 200
+    assert one_line(ValueError()) == "ValueError"
