@@ -90,7 +90,7 @@ def test_it_can_wait_until_there_is_such_a_version(store: Path, tmp_path: Path) 
         with open_store(store) as (client, _):
             client.set_registered_model_alias("tiny", "later", str(SECOND))
         waiting.result(20)
-    assert later.current().number == str(SECOND)
+    assert later.current().number == SECOND
 
 
 @contextmanager
