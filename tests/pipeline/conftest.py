@@ -29,7 +29,7 @@ def environment(folder: Path) -> dict[str, str]:
         "GAPBRIDGE_CACHE": str(folder / "cache"),
         "GAPBRIDGE_SCRATCH": str(folder / "scratch"),
         "PREFECT_HOME": str(folder / "prefect"),
-        "PYTHONPATH": str(root),
+        "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}",
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
     }
     return dict(os.environ) | own
