@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Completed, Failed
@@ -30,6 +31,7 @@ def can_help(task: Any, run: Any, state: State[Any]) -> bool:
     task_run_name="{stage}",
     persist_result=True,
     result_serializer="json",
+    cache_policy=NO_CACHE,  # else a second try finds the Failed state of the first one and takes it for its result
     retries=1,
     retry_delay_seconds=5,
     retry_condition_fn=can_help,

@@ -22,6 +22,9 @@ STOP_SECONDS = 10
 # What DVC says after every stage to someone new to it.
 _HINTS = ("To track the changes", "git add ", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`",
           "Updating lock file", "Generating lock file")  # fmt: skip
+_NOT_KEPT = "ERROR: failed to transfer"
+"""What DVC says, without failing, of an out that its cache had no room for (docs/operations.md)."""
+_BOUND = Path(__file__).with_name("bound.py")
 _running: set[subprocess.Popen[bytes]] = set()
 
 
@@ -96,6 +99,9 @@ def run_stage(
         )
     if process.returncode != 0:
         return Outcome("failed", seconds, _reason(lines, process.returncode))
+    if lost := next((line for line in lines if line.startswith(_NOT_KEPT)), None):
+        why = lost.rpartition("] ")[2].partition(":")[0]
+        return Outcome("failed", seconds, f"DVC's cache did not take its outs ({why}); then `dvc commit -f {stage}`")
     # Words of DVC 3.67: it has no other way to say what it did (docs/decisions.md).
     ran = any(line.startswith(f"Running stage '{stage}'") for line in lines)
     return Outcome("ran" if ran else "cached", seconds)
@@ -155,10 +161,23 @@ class Said:
 
 def command(workspace: Path, *arguments: str) -> Said:
     """Run `gapbridge ARGUMENTS` to its end; what it says on stderr comes as its last line alone."""
-    with _started(["gapbridge", *arguments], workspace, stderr=subprocess.PIPE) as process:
+    return _told(["gapbridge", *arguments], workspace)
+
+
+def dvc(workspace: Path, *arguments: str) -> Said:
+    """Run `dvc ARGUMENTS` likewise."""
+    return _told([sys.executable, "-m", "dvc", *arguments], workspace)
+
+
+def _told(words: list[str], workspace: Path) -> Said:
+    with _started(words, workspace, stderr=subprocess.PIPE) as process:
         output, error = process.communicate()
     lines = error.decode(errors="replace").strip().splitlines()
-    last = lines[-1].removeprefix("error: ") if lines else f"ended with status {process.returncode}"
+    last = (
+        lines[-1].removeprefix("error: ").removeprefix("ERROR: ")
+        if lines
+        else f"ended with status {process.returncode}"
+    )
     return Said(process.returncode, output.decode(errors="replace").strip(), last)
 
 
@@ -168,23 +187,32 @@ def summary(workspace: Path) -> str:
     return said.output or said.error
 
 
+def registered_name(workspace: Path) -> str | None:
+    """Under which name `report` registers the workspace's models (`report.register_as`); None when under none."""
+    path = workspace / "params.yaml"
+    params = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+    return (params.get("report") or {}).get("register_as") if isinstance(params, dict) else None
+
+
 def verdict(workspace: Path) -> str:
     """What the gates would say of the version registered last; empty where the params register nothing."""
-    params = yaml.safe_load((workspace / "params.yaml").read_text(encoding="utf-8"))
-    if not isinstance(params, dict) or not (params.get("report") or {}).get("register_as"):
+    if not registered_name(workspace):
         return ""
     said = command(workspace, "promote", "--dry-run")
     return said.output or said.error
 
 
 def stale(workspace: Path) -> list[str]:
-    """The stages that `dvc repro` would run now, sorted; the one that always runs left out."""
-    with _started([sys.executable, "-m", "dvc", "status", "--json"], workspace, stderr=subprocess.PIPE) as process:
-        output, error = process.communicate()
-    if process.returncode != 0:
-        raise PipelineError(f"{workspace}: dvc status: {' '.join(error.decode(errors='replace').split())[:300]}")
-    found: dict[str, list[Any]] = json.loads(output.decode() or "{}")
-    return sorted(stage for stage, reasons in found.items() if reasons != ["always changed"])
+    """The stages that are not up to date, and all that follow from them, sorted; the one that always runs left out."""
+    said = dvc(workspace, "status", "--json")
+    if said.status != 0:
+        raise PipelineError(f"{workspace}: dvc status: {said.error[:300]}")
+    reasons: dict[str, list[Any]] = json.loads(said.output or "{}")
+    found = {stage for stage, why in reasons.items() if why != ["always changed"]}
+    waits_for = graph(workspace)
+    while more := {stage for stage, deps in waits_for.items() if deps & found} - found:
+        found |= more
+    return sorted(found)
 
 
 def _environment(workspace: Path) -> dict[str, str]:
@@ -200,9 +228,13 @@ def _environment(workspace: Path) -> dict[str, str]:
 
 @contextmanager
 def _started(command: list[str], workspace: Path, stderr: int = subprocess.STDOUT) -> Iterator[subprocess.Popen[bytes]]:
-    """The process in a group of its own, so that a signal to it reaches everything that it starts."""
+    """The process in a group of its own, so that a signal to it reaches everything that it starts.
+
+    It ends with this one, and a stage of gapbridge ends with DVC.
+    """
+    bound = [sys.executable, "-I", "-S", str(_BOUND), *command]
     with subprocess.Popen(
-        command, cwd=workspace, env=_environment(workspace), start_new_session=True,
+        bound, cwd=workspace, env=_environment(workspace), start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
     ) as process:  # fmt: skip
         _running.add(process)

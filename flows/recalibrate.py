@@ -13,7 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import chain, pipeline
+from flows import chain, clone, pipeline
 
 NEW_ROWS = ("sources", "ingest", "embed@texts", "embed@images")
 DRIFTED = 3
@@ -27,19 +27,28 @@ _ALIGNMENT = Path("artifacts", "realign")
     result_serializer="json",
     validate_parameters=True,
 )
-def recalibrate(workspace: str = ".", refit: bool = True) -> Any:
+def recalibrate(workspace: str = ".", own_workspace: bool = False, refit: bool = True) -> Any:
     """Embed what is new in the workspace, ask `gapbridge drift`, and fit the alignment again when that says so.
 
-    Ends Completed as Fits or Refitted (Drifted without `refit`), Failed when a stage fails or there is no alignment.
+    With `own_workspace` the run works in a clone of `workspace` on the outs of the newest completed run, pushes its
+    outs and leaves a record. Ends Completed as Fits or Refitted (Drifted without `refit`), Failed when a stage fails
+    or there is no alignment.
     """
     folder = Path(workspace).resolve()
+    try:
+        if own_workspace:
+            return clone.run_in_clone(folder, lambda own: _locked(own, refit), restored=True)
+        return _locked(folder, refit)
+    except pipeline.PipelineError as error:
+        return Failed(message=str(error))
+
+
+def _locked(folder: Path, refit: bool) -> Any:
     if not (folder / _ALIGNMENT).is_dir():
         return Failed(message=f"{folder / _ALIGNMENT}: no alignment yet; run the flow train, or `dvc repro`")
     try:
         with pipeline.workspace_lock(folder, get_run_logger().info):
             return _recalibrate(folder, refit)
-    except pipeline.PipelineError as error:
-        return Failed(message=str(error))
     finally:
         pipeline.stop_all()
 

@@ -6,28 +6,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import PositiveFloat
 
-from flows import chain, pipeline
-from flows import workspace as workspaces
-
-
-@task(task_run_name="publish", retries=2, retry_delay_seconds=15, persist_result=True, result_serializer="json")
-def publish(workspace: str) -> State[Any]:
-    """Push the outs to the DVC remote, once more if it did not answer."""
-    try:
-        outcome = pipeline.push(Path(workspace), get_run_logger().info)
-    finally:
-        pipeline.stop_all()
-    if outcome.status == "failed":
-        return Failed(message=outcome.reason)
-    return Completed(data={"seconds": round(outcome.seconds, 1)})
+from flows import chain, clone, pipeline
 
 
 @flow(
@@ -47,10 +33,7 @@ def train(workspace: str = ".", own_workspace: bool = False, stage_timeout_minut
     try:
         if not own_workspace:
             return _bring_up_to_date(folder, stage_timeout_minutes)
-        name = f"{flow_run.get_name()}-{str(flow_run.get_id())[:8]}"
-        with workspaces.own_workspace(folder, name) as clone:
-            ended = _bring_up_to_date(clone, stage_timeout_minutes)
-            return _keep(folder, clone, name, ended)
+        return clone.run_in_clone(folder, lambda own: _bring_up_to_date(own, stage_timeout_minutes))
     except pipeline.PipelineError as error:
         return Failed(message=str(error))
 
@@ -70,19 +53,6 @@ def _bring_up_to_date(folder: Path, timeout_minutes: float | None) -> Any:
         return failed
     print(f"\n{table}", flush=True)
     return {stage: state.name for stage, state in states.items()}
-
-
-def _keep(checkout: Path, clone: Path, name: str, ended: Any) -> Any:
-    """Keep the record of a run in a workspace of its own, and push its outs: how the run ends in all."""
-    failed = isinstance(ended, State)
-    description = {"flow_run": str(flow_run.get_id()), "state": "Failed" if failed else "Completed"}
-    record = workspaces.keep_record(checkout, name, clone, description)
-    get_run_logger().info(f"record: {record}")
-    if not workspaces.has_remote(clone):
-        get_run_logger().info("no DVC remote: the outs stay in this machine's cache")
-        return ended
-    pushed = publish(str(clone), return_state=True)
-    return ended if failed or pushed.is_completed() else Failed(message=f"publish: {pushed.message}")
 
 
 def _show(states: dict[str, State[Any]], table: str, verdict: str) -> None:

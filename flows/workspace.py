@@ -13,9 +13,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
+from flows import pipeline
 from flows.pipeline import PipelineError
 
 _RECORDED = ("dvc.lock", "params.yaml", "metrics", "runs")
+_ALIGNMENT = "realign"
 _LOCAL_CONFIG = Path(".dvc", "config.local")
 
 
@@ -64,6 +68,37 @@ def keep_record(checkout: Path, run: str, workspace: Path, description: Mapping[
     shutil.rmtree(record, ignore_errors=True)
     partial.replace(record)
     return record
+
+
+def restore(checkout: Path, folder: Path) -> Path:
+    """Take the newest record of a completed run that fitted an alignment: its dvc.lock and, from the cache, its outs.
+
+    Returns the record. Raises PipelineError where there is none, or the cache has lost what it names.
+    """
+    record = newest_record(checkout)
+    if record is None:
+        raise PipelineError(f"{home(checkout) / 'runs'}: no completed run of train yet; run the flow train first")
+    shutil.copy(record / "dvc.lock", folder / "dvc.lock")
+    if (record / "metrics").is_dir():
+        shutil.copytree(record / "metrics", folder / "metrics", dirs_exist_ok=True)
+    done = pipeline.dvc(folder, "checkout", "--force")
+    if done.status != 0:
+        raise PipelineError(f"{record.name}: dvc checkout: {done.error[:300]}; `dvc pull` with its dvc.lock")
+    return record
+
+
+def newest_record(checkout: Path) -> Path | None:
+    """The record of the run that completed last and whose dvc.lock knows an alignment."""
+    found = []
+    for path in (home(checkout) / "runs").glob("[!.]*/record.json"):
+        lock = path.with_name("dvc.lock")
+        if json.loads(path.read_text())["state"] == "Completed" and lock.is_file() and _fitted(lock):
+            found.append((path.stat().st_mtime_ns, path.parent))
+    return max(found)[1] if found else None
+
+
+def _fitted(lock: Path) -> bool:
+    return _ALIGNMENT in (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
 
 
 def abandoned(checkout: Path) -> list[Path]:
@@ -125,7 +160,7 @@ def _connect(checkout: Path, folder: Path) -> None:
     try:
         with Repo(str(checkout)) as shared, Repo(str(folder)) as own:
             settings = shared.config.load_one("local")
-            cache = shared.cache.local.path
+            cache = shared.cache.local_cache_dir
             with own.config.edit("local") as config:
                 config.update(settings)
                 config.setdefault("cache", {})["dir"] = cache

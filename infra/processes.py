@@ -15,6 +15,8 @@ from infra.settings import write_private
 
 _POLL_SECONDS = 0.1
 _ALONE_SECONDS = 5
+# Kept: a Popen that is collected while its process runs takes that for a mistake, and here it is the purpose.
+_started: list[subprocess.Popen[bytes]] = []
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -51,10 +53,12 @@ def start(
     log.unlink(missing_ok=True)
     identity = {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, cwd=folder, env=dict(environment), umask=0o077, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, **identity,
         )  # fmt: skip
+    _started.append(process)
+    return process
 
 
 def remember(path: Path, number: int) -> Process | None:
@@ -93,6 +97,7 @@ def stop(path: Path, number: int, seconds: float) -> bool:
         for member in {*family, *_descendants(process.number)}:  # what it started meanwhile, too
             member.signal(signal.SIGKILL)
         _ended(family, seconds)
+        _started[:] = [mine for mine in _started if mine.poll() is None]
     path.unlink(missing_ok=True)
     return process is not None
 

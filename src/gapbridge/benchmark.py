@@ -66,7 +66,7 @@ def benchmark(workspace: Path, reference: str, params: Params) -> Scored:
             artifacts.fresh_folder(folder) as out,
         ):
             stage = StageRun("evaluate", None, params, workspace, out, Path(scratch), _Quiet())
-            figures = evaluate.run_on(stage, package)
+            figures = evaluate.run_on(stage, package, f"{version.name} version {version.number}")
             artifacts.write_json(out / _FIGURES, figures)
         run_id = _log(registry, version, folder, figures)
     return Scored(version.name, version.number, run_id, Path(os.path.relpath(folder, workspace)), figures)

@@ -16,7 +16,7 @@ from typing import Any
 
 from gapbridge.errors import ArtifactError
 from gapbridge.promotion.evidence import locked_stages
-from gapbridge.registry import Registry, open_registry
+from gapbridge.registry import DECISIONS_OF, Registry, open_registry
 from gapbridge.stages.runner import scratch_root
 
 DAY_SECONDS = 86_400
@@ -64,7 +64,7 @@ def _kept(registry: Registry, workspace: Path, others: Sequence[Path]) -> Kept:
         for model in registry.client.search_registered_models():
             for version in registry.versions(model.name):
                 runs.add(version.run_id)
-                if "gapbridge.of" not in model.tags:
+                if DECISIONS_OF not in model.tags:
                     target = Path(folder) / version.run_id
                     target.mkdir(exist_ok=True)
                     locks.append(registry.part(version, "dvc.lock", target))

@@ -1,6 +1,5 @@
 """What is missing here, too old, damaged or not reachable, and what to do about it: `gapbridge doctor`."""
 
-import os
 import platform
 import re
 import shutil
@@ -33,7 +32,7 @@ def examine(workspace: Path, environment: Mapping[str, str]) -> list[Check]:
 
     No text of a check holds a password, key or token of the environment or of an address.
     """
-    checks = [*_installation(), *_workspace(workspace), *_machine(workspace, environment)]
+    checks = [*_installation(), *_workspace(workspace, environment), *_machine(workspace, environment)]
     checks += doctor_services.examine(workspace, environment)
     return [_without_secrets(check, environment) for check in checks]
 
@@ -110,7 +109,7 @@ def _required(distribution: str, extra: str) -> Iterator[Requirement]:
                 yield from _required(requirement.name, further)
 
 
-def _workspace(workspace: Path) -> Iterator[Check]:
+def _workspace(workspace: Path, environment: Mapping[str, str]) -> Iterator[Check]:
     try:
         load_params(workspace / "params.yaml")
         yield Check("params.yaml", "well", "valid")
@@ -123,7 +122,7 @@ def _workspace(workspace: Path) -> Iterator[Check]:
     if local.exists() and local.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         yield Check("DVC's keys", "warning", f"others can read {local}", f"chmod 600 {local}")
     stack = workspace / ".stack" / "env"
-    if stack.exists() and "GAPBRIDGE_STACK" not in os.environ:
+    if stack.exists() and "GAPBRIDGE_STACK" not in environment:
         yield Check(
             "stack", "warning", "a stack lies here, and this shell does not use it", f"set -a; . {stack}; set +a"
         )

@@ -123,7 +123,7 @@ def _probes(report: Path) -> list[_Probe]:
     """Questions about pictures: those that the report shows first, then noise and gradients that any seed repeats."""
     probes = []
     if (report / INDEX).exists():
-        shown = read_gallery(report)[:_SHOWN]
+        shown = [exhibit for exhibit in read_gallery(report)[:_SHOWN] if exhibit.is_shown]
         probes += [_Probe(exhibit.question, open_picture(report / exhibit.picture)) for exhibit in shown]
     questions = list(dict.fromkeys([DESCRIBE, *(probe.question for probe in probes)]))[:_DRAWN]
     for number in range(_DRAWN):

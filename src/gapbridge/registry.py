@@ -19,7 +19,12 @@ CHAMPION = "champion"
 """The alias of the version in use."""
 EVIDENCE = "evidence"
 """The folder of a package with the figures and predictions that were made of the model."""
-_PACKAGE_DIGEST = "package.digest"
+PARTS = (EVIDENCE, "dvc.lock", "params.yaml")
+"""What is read of a package without the rest; a version has a tag of that name with its digest."""
+PACKAGE_DIGEST = "package.digest"
+"""The tag with the digest of all files of a version."""
+DECISIONS_OF = "gapbridge.of"
+"""The tag of a registered model that is a list of decisions about another."""
 _SHOWN_CHARACTERS = 200
 
 
@@ -43,7 +48,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """The registered models, sorted; lists of decisions are none."""
-        return sorted(one.name for one in self.client.search_registered_models() if "gapbridge.of" not in one.tags)
+        return sorted(one.name for one in self.client.search_registered_models() if DECISIONS_OF not in one.tags)
 
     def resolve(self, reference: str) -> Version:
         """The version that `NAME@ALIAS`, `NAME/NUMBER` or `NAME` (its newest one) means.
@@ -84,7 +89,7 @@ class Registry:
     def download(self, version: Version, folder: Path) -> Path:
         """The files of a version, below `folder`, checked; raises as `package` does."""
         files = self.part(version, "", folder)
-        expected = version.tags.get(_PACKAGE_DIGEST)
+        expected = version.tags.get(PACKAGE_DIGEST)
         if expected is not None and artifacts.dvc_digest(files) != expected:
             raise ArtifactError(
                 f"{version.name} version {version.number}: its files are not those that were registered; register the"
@@ -93,16 +98,16 @@ class Registry:
         return files
 
     def part(self, version: Version, path: str, folder: Path) -> Path:
-        """One file or folder of a version's files, below `folder`, unchecked.
+        """One file or folder of a version's files, below `folder`; checked where a tag of its name has its digest.
 
-        Raises ArtifactError when it cannot be had.
+        Raises ArtifactError when it cannot be had or is not what was registered.
         """
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
-        wanted = f"model/{path}".rstrip("/")
+        wanted, label = f"model/{path}".rstrip("/"), f"{version.name} version {version.number}"
         try:
-            return Path(
+            found = Path(
                 download_artifacts(
                     run_id=version.run_id,
                     artifact_path=wanted,
@@ -111,8 +116,10 @@ class Registry:
                 )
             )
         except (MlflowException, OSError, ValueError) as error:
-            label = f"{version.name} version {version.number}"
             raise ArtifactError(f"{label}: {wanted} cannot be had ({_one_line(error)}); look at the store") from error
+        if path in version.tags and _digest(found) != version.tags[path]:
+            raise ArtifactError(f"{label}: {path} is not what was registered; register the model again")
+        return found
 
 
 @contextmanager
@@ -133,23 +140,23 @@ def open_registry(workspace: Path) -> Iterator[Registry]:
         raise ArtifactError(f"MLflow: {_one_line(error)}; look whether its server or database runs") from error
 
 
-def register(workspace: Path, name: str, model: Path, model_card: Path) -> int:
+def register(workspace: Path, name: str, model: Path, model_card: Path, probe: Path | None = None) -> int:
     """Copy `model` into the registry as the next version of `name`, and return that version's number.
 
-    The copy holds the model directory with `model_card` as its README.md, dvc.lock, params.yaml and, in `evidence/`,
-    the figures and predictions there are; it needs nothing of the workspace afterwards.
+    The copy holds the model directory with `model_card` as its README.md, dvc.lock, params.yaml, `probe` as its
+    probe.json and, in `evidence/`, the figures and predictions there are; it needs nothing of the workspace afterwards.
     Raises InputError where MLflow is not installed, ArtifactError where a file is missing.
     """
     if importlib.util.find_spec("mlflow") is None:
         raise InputError("report.register_as: needs MLflow, which is not installed; set it to null or install mlflow")
     files = {"README.md": model_card, "dvc.lock": workspace / "dvc.lock", "params.yaml": workspace / "params.yaml"}
+    if probe is not None:
+        files["probe.json"] = probe
     for path in (model, *files.values()):
         if not path.exists():
             raise ArtifactError(f"{path}: missing; run `dvc repro` before registering the model")
-    # The lock's digest leads from a version back to the data and the code that made it.
     tags = {
         "model.digest": artifacts.dvc_digest(model),
-        "dvc.lock": artifacts.file_digest(files["dvc.lock"]),
         **_environment_tags(workspace),
         **git_tags(workspace),
     }
@@ -160,7 +167,8 @@ def register(workspace: Path, name: str, model: Path, model_card: Path) -> int:
         for file_name, path in (files | _evidence(workspace)).items():
             (copy / file_name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy / file_name)
-        tags |= {_PACKAGE_DIGEST: artifacts.dvc_digest(copy)}
+        parts = {name: _digest(copy / name) for name in PARTS if (copy / name).exists()}
+        tags |= parts | {PACKAGE_DIGEST: artifacts.dvc_digest(copy)}
         run_tags = {"stage": "register"} | tags
         run_id = client.create_run(registry.experiment_id, run_name="register", tags=run_tags).info.run_id
         client.log_artifacts(run_id, str(copy), "model")
@@ -183,6 +191,11 @@ def _environment_tags(workspace: Path) -> dict[str, str]:
     """The digest of the lock that the environment was installed from."""
     lock = workspace / "requirements.lock"
     return {"environment.lock": artifacts.file_digest(lock)} if lock.is_file() else {}
+
+
+def _digest(path: Path) -> str:
+    """Of a folder as DVC gives it, of a file its sha256."""
+    return artifacts.dvc_digest(path) if path.is_dir() else artifacts.file_digest(path)
 
 
 def _parsed(reference: str) -> tuple[str, str | None, int | None]:

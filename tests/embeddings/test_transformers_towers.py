@@ -205,5 +205,5 @@ def test_texts_are_padded_to_a_few_lengths_of_which_each_holds_the_text() -> Non
 def test_every_name_has_its_adapter_and_every_adapter_says_its_names(name: str, kind: str) -> None:
     assert kind_of(name) == kind
     assert all("\n" not in said and len(said) < 120 for said in ADAPTERS.values())
-    shown = {"open_clip": "hf-hub:", "transformers": "transformers:", "llm2clip": "llm2clip:", "vectors": "vectors:"}
+    shown = {name: f"{name}:" for name in ADAPTERS} | {"open_clip": "hf-hub:"}
     assert {kind: shown[kind] in said for kind, said in ADAPTERS.items()} == dict.fromkeys(shown, True)

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from gapbridge.evaluate.generation import Request
 from gapbridge.evaluate.predict import Predictor
 from gapbridge.train.batches import packs_exactly
 from perf import training
@@ -65,20 +66,19 @@ def test_stage_2_learns_and_the_saved_model_answers(tune: str, tmp_path: Path) -
     if lora:
         lora.merge()
     made.save(tmp_path)
-    predictor = Predictor.load(tmp_path, batch_size=5, max_new_tokens=6)
+    predictor = Predictor.load(tmp_path, batch_size=5)
     assert predictor.model.device.type == DEVICE
-    places = list(range(12)) * 2
-    questions = [small.QUESTIONS[0]] * 12 + [small.QUESTIONS[1]] * 12
+    requests = [Request("it", question, place, 6) for question in small.QUESTIONS[:2] for place in range(12)]
     vectors = small.PictureVectors().read(np.arange(12))
-    answers = predictor.answers(questions, places, predictor.embedded(vectors), None)
+    answers = predictor.answers(requests, predictor.embedded(vectors), None)
     expected = [*(small.COLORS[row % 4] for row in range(12)), *(small.SIDES[row % 3] for row in range(12))]
     right = sum(answer == told for answer, told in zip(answers, expected, strict=True))
     assert right > 12, answers
-    beside = Predictor(made.model, made.prompter, made.tokenizer, None, 24, 6)
-    same = beside.answers(questions, places, beside.embedded(vectors), None)
+    beside = Predictor(made.model, made.prompter, made.tokenizer, None, 24)
+    same = beside.answers(requests, beside.embedded(vectors), None)
     assert sum(one == other for one, other in zip(answers, same, strict=True)) >= 22
     picture = Image.new("RGB", (40, 30), "red")
-    assert isinstance(predictor.answers([small.QUESTIONS[0]], [0], predictor.pictured([picture]), None)[0], str)
+    assert isinstance(predictor.answers(requests[:1], predictor.pictured([picture]), None)[0], str)
 
 
 @pytest.mark.parametrize("tune", ["full", "lora", "frozen"])
@@ -166,6 +166,7 @@ def test_a_known_gpu_has_its_peak(name: str, peak: float | None, monkeypatch: py
     assert training.peak_flops() == peak
 
 
+@pytest.mark.slow
 def test_the_benchmark_needs_what_a_gpu_box_has(checkout: Path) -> None:
     code = "import sys\nfor name in ('polars', 'pandera', 'open_clip'): sys.modules[name] = None\nimport perf.training"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=checkout)

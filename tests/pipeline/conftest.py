@@ -4,10 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from ..promotion.conftest import empty_store, home, made  # noqa: F401 - registered models for the flows
+from .served import Server, prefect_server
 
 TOY = """
 stages:
@@ -20,6 +23,12 @@ stages:
   last: {cmd: "sh last.sh", deps: [o/right, o/x, last.sh], outs: [o/last]}
 """
 
+PAIR = """
+stages:
+  first: {cmd: "mkdir -p o && cp in o/first", deps: [in], outs: [o/first]}
+  last: {cmd: "sh last.sh", deps: [o/first, last.sh], outs: [o/last]}
+"""
+
 
 def environment(folder: Path) -> dict[str, str]:
     """This process's, with caches and stores in `folder` and the tree's own programs first."""
@@ -29,7 +38,7 @@ def environment(folder: Path) -> dict[str, str]:
         "GAPBRIDGE_CACHE": str(folder / "cache"),
         "GAPBRIDGE_SCRATCH": str(folder / "scratch"),
         "PREFECT_HOME": str(folder / "prefect"),
-        "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}",
+        "PYTHONPATH": f"{root}{os.pathsep}{root / 'src'}",
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
     }
     return dict(os.environ) | own
@@ -48,8 +57,39 @@ def toy(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def pair(toy: Path) -> Path:
+    """The toy pipeline cut down to two stages: `first`, then `last`, which asks last.sh what to do."""
+    (toy / "dvc.yaml").write_text(PAIR)
+    (toy / "last.sh").write_text("cp o/first o/last")
+    return toy
+
+
+@pytest.fixture
 def toy_environment(tmp_path: Path) -> dict[str, str]:
     return environment(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Prefect server that the tests share; each looks at its own runs."""
+    folder = tmp_path_factory.mktemp("server")
+    with prefect_server(folder, environment(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def told(server: Server, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """The server, to which flows that run in this process tell what they do."""
+    folder = tmp_path_factory.mktemp("told")
+    for name in ("PATH", "PYTHONPATH"):
+        monkeypatch.setenv(name, environment(folder)[name])
+    from prefect.events.worker import EventsWorker
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+    own = {PREFECT_API_URL: server.address, PREFECT_HOME: folder / "prefect", PREFECT_LOGGING_TO_API_ENABLED: False}
+    with temporary_settings(own):
+        yield server
+        EventsWorker.drain_all(timeout=10)
 
 
 def copy_of_tracked_files(target: Path, profile: str) -> Path:

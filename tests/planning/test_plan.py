@@ -10,6 +10,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from gapbridge.cli import cli
+from gapbridge.errors import InputError
 from gapbridge.params import check_params
 from gapbridge.planning.prices import data_costs
 from gapbridge.profiles import names, overlay, profile_params, profile_text
@@ -175,6 +176,16 @@ def test_a_format_that_does_not_fit_and_a_model_without_a_template_are_one_line(
     assert done.exit_code == 3
     assert "look at    sources.probe.format: lines gives no pair records; name another format" in done.stdout
     assert "SmolLM2-135M-Instruct: the language model's tokenizer has no chat template" in done.stdout
+
+
+def test_settings_of_no_model_are_one_line(planned: Planner, workspace: Path) -> None:
+    def spoil() -> None:
+        file = workspace / "models/SmolLM2-135M-Instruct/config.json"
+        file.write_text(json.dumps({"model_type": "never-heard-of"}))
+
+    done = planned("cpu-small", spoil=spoil)
+    assert isinstance(done.exception, InputError)
+    assert "SmolLM2-135M-Instruct/config.json: describes no model" in str(done.exception)
 
 
 @pytest.mark.parametrize("part", ["encoder", "llm"])

@@ -201,6 +201,11 @@ def test_a_licence_is_read_from_the_parts_own_card_and_never_guessed(tmp_path: P
     }.items():
         (part / "README.md").write_text(header)
         assert stated_licence("models/one", None, tmp_path) == expected
+    (part / "README.md").write_text("---\nlicense: mit\n---\n")
+    both = stated_licence("llm2clip:models/one+models/two", None, tmp_path)
+    assert both == "models/one: mit, models/two: none stated"
+    (part / "README.md").unlink()
+    assert stated_licence("llm2clip:models/one+models/two", None, tmp_path) is None
     assert stated_licence("OWNER/NEVER-DOWNLOADED", "0" * 40, tmp_path) is None
     assert stated_licence("ViT-B-32/openai", None, tmp_path) is None
 

@@ -23,40 +23,14 @@ from gapbridge.stages.runner import run_stage
 
 from ..evaluate.llava import save_llava
 from ..evaluate.tiny import QUESTIONS, save_model, unit_vectors
+from .asked import COUNT, write_asked
 from .direct import run_directly
-
-COUNT = 12
-
-
-def _record(number: int, benchmark: str, answer: str, novel: bool) -> dict[str, Any]:
-    return {
-        "id": f"{benchmark}-{number:02d}",
-        "group_id": f"scene {number}",
-        "source": "test",
-        "image": f"root:{number}.png",
-        "sha256": hashlib.sha256(str(number).encode()).hexdigest(),
-        "width": 8,
-        "height": 8,
-        "benchmark": benchmark,
-        "question": QUESTIONS[number % 2],
-        "answer": answer,
-        "subset": "random" if benchmark == "pope" else None,
-        "novel": novel,
-    }
 
 
 @pytest.fixture
 def ready(workspace: Path) -> Path:
     """A workspace with everything that evaluate reads."""
-    artifacts = workspace / "artifacts"
-    records = [_record(n, "pope", "yes" if n % 2 else "no", n == 0) for n in range(COUNT)]
-    records += [_record(n, "caption_f1", "a red circle on the left", False) for n in range(COUNT)]
-    write_manifest(artifacts / "ingest" / "benchmark", "question", records, [])
-    rows = np.concatenate([unit_vectors(COUNT)] * 2)
-    ids = [record["id"] for record in records]
-    write_shards(artifacts / "embed" / "benchmark" / "images", [(ids, rows)], "f", 100)
-    write_shards(artifacts / "embed" / "images" / "images", [(ids, rows)], "f", 100)
-    save_model(artifacts / "instruct", "f")
+    write_asked(workspace)
     return workspace
 
 
@@ -97,7 +71,7 @@ def test_vectors_of_another_encoder_are_refused(ready: Path) -> None:
 
 def test_a_model_of_another_encoder_is_refused(ready: Path) -> None:
     save_model(ready / "artifacts/instruct", "older")
-    with pytest.raises(ArtifactError, match=r"artifacts/instruct: reads vectors of encoder older, .* from f; run"):
+    with pytest.raises(ArtifactError, match=r"instruct: reads vectors of encoder older, .* from f; run"):
         run_stage("evaluate", workspace=ready)
     assert not (ready / "artifacts/evaluate").exists()
 

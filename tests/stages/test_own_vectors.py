@@ -141,6 +141,17 @@ def test_what_is_no_vector_for_the_model_is_one_line(
         ask(chain / "artifacts/instruct", tmp_path / "v.npy", "is it red")
 
 
+def test_it_is_exported_and_says_that_it_cannot_look_at_a_folder(
+    chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(chain)
+    done = CliRunner().invoke(cli, ["export", str(tmp_path / "exported")])
+    assert done.exit_code == 0 and (tmp_path / "exported/config.json").exists()
+    Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
+    told = CliRunner().invoke(cli, ["predict", str(tmp_path), "--out", str(tmp_path / "said.jsonl")]).exception
+    assert isinstance(told, InputError) and "has no image tower and reads vectors alone" in str(told)
+
+
 def test_the_report_needs_no_picture(chain: Path) -> None:
     page = (chain / "artifacts/report/index.html").read_text()
     assert "<img" not in page and page.count("The vector alone was given") == len(

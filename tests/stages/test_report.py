@@ -9,9 +9,14 @@ import pytest
 from gapbridge.artifacts import model_digest
 from gapbridge.corpus.manifest import write_manifest
 from gapbridge.errors import ArtifactError
+from gapbridge.evaluate.predict import Predictor
+from gapbridge.evaluate.probe import read_probe
+from gapbridge.mirror import open_store
+from gapbridge.registered import Registry
 from gapbridge.report.gallery import read_gallery
 from gapbridge.stages.runner import run_stage
 
+from ..evaluate.tiny import save_model
 from ..report import made_up
 
 
@@ -97,3 +102,20 @@ def test_a_missing_picture_stops_it(ready: Path) -> None:
     with pytest.raises(ArtifactError, match="run `gapbridge ingest` again"):
         run_stage("report", workspace=ready)
     assert not (ready / "artifacts/report").exists()
+
+
+@pytest.mark.slow
+def test_a_registered_model_has_its_probe_and_passes_it(ready: Path) -> None:
+    params = (ready / "params.yaml").read_text()
+    (ready / "params.yaml").write_text(params.replace("register_as: null", "register_as: tiny"))
+    (ready / "dvc.lock").write_text("schema: '2.0'\n")
+    save_model(ready / "artifacts/instruct")
+    run_stage("report", workspace=ready)
+    with open_store(ready) as (client, _):
+        client.set_registered_model_alias("tiny", "champion", "1")
+    registry = Registry(ready)
+    folder = registry.fetch(registry.version("tiny", "champion"), ready / "cache")
+    probe = read_probe(folder)
+    assert probe is not None and len(probe.questions) == 8
+    assert set(probe.questions) <= {line["prompt"] for line in made_up.predictions()}
+    assert probe.differing(Predictor.load(folder)) == []

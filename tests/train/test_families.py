@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from gapbridge.errors import InputError
+from gapbridge.evaluate.generation import Request
 from gapbridge.evaluate.predict import Predictor
 from gapbridge.model.assemble import AdapterShape, ImageCap, assemble, make_processor, placeholder, save
 from gapbridge.model.llm import load_llm, pin_llm
@@ -155,8 +156,9 @@ def test_it_learns_is_saved_and_answers_alike_in_a_batch_padded_on_the_left(open
     vectors = small.PictureVectors().read(np.arange(3))
     told = []
     for batch_size in (6, 1):
-        predictor = Predictor.load(tmp_path, batch_size=batch_size, max_new_tokens=5)
-        told.append(predictor.answers(questions, [0, 1, 2] * 2, predictor.embedded(vectors), None))
+        predictor = Predictor.load(tmp_path, batch_size=batch_size)
+        requests = [Request("it", question, place % 3, 5) for place, question in enumerate(questions)]
+        told.append(predictor.answers(requests, predictor.embedded(vectors), None))
     assert told[0] == told[1] and told[0][:3] == ["red", "yes", "no"]
 
 

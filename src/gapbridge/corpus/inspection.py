@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from gapbridge.corpus.pictures import BadPictureError, decode
+from gapbridge.corpus.pictures import BadPictureError, TooManyPixelsError, decode
 from gapbridge.corpus.twins import look
 
 MISSING = "the picture's file is missing"
@@ -45,7 +45,10 @@ def inspect_content(content: bytes, max_pixels: int) -> PictureFacts:
 
 
 def _facts(handle: BinaryIO, max_pixels: int) -> PictureFacts:
-    shown = decode(handle, max_pixels)
+    try:
+        shown = decode(handle, max_pixels)
+    except TooManyPixelsError as error:
+        raise BadPictureError(f"{error} (ingest.max_image_pixels)") from error
     handle.seek(0)
     digest = hashlib.sha256()
     while chunk := handle.read(1 << 20):

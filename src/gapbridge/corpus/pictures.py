@@ -69,6 +69,10 @@ class BadPictureError(Exception):
     """A file that is no usable picture; the message is a reason for the quarantine."""
 
 
+class TooManyPixelsError(BadPictureError):
+    """A picture larger than the caller allows."""
+
+
 class Pictures:
     """The pictures of one set, opened by locator. Safe for several threads."""
 
@@ -153,7 +157,7 @@ def decode(handle: BinaryIO, max_pixels: int | None) -> Image.Image:
         warnings.simplefilter("ignore")
         picture = _opened(handle)
     if max_pixels is not None and picture.width * picture.height > max_pixels:
-        raise BadPictureError(f"more than {max_pixels} pixels (ingest.max_image_pixels)")
+        raise TooManyPixelsError(f"more than {max_pixels} pixels")
     if max(picture.size) > _MOST_STRETCHED * min(picture.size):
         raise BadPictureError(f"one side is more than {_MOST_STRETCHED} times the other")
     if picture.mode not in _EIGHT_BIT_MODES:

@@ -49,18 +49,26 @@ def write_shards(
         first_row += len(ids)
     if width is None or (groups is not None and len(groups) != first_row):
         raise ArtifactError(f"{folder}: {first_row} vectors for {len(groups or [])} records; embed again")
-    artifacts.write_json(
-        folder / INDEX_FILE,
-        {
-            "format_version": FORMAT_VERSION,
-            "rows": first_row,
-            "width": width,
-            "dtype": DTYPE.name,
-            "fingerprint": fingerprint,
-            "shards": entries,
-        },
-    )
+    _seal(folder, first_row, width, fingerprint, entries)
     return Shards.open(folder)
+
+
+def append_shard(
+    folder: Path, ids: Sequence[str], rows: np.ndarray, fingerprint: str, groups: Sequence[str] | None = None
+) -> None:
+    """Add unit rows (b, d) as one more shard; whoever reads meanwhile sees the folder before it or after it.
+
+    An unfinished shard that a killed process left is overwritten. One process may write at a time. Raises
+    ArtifactError where a row holds NaN, an id repeats among these, or the folder is damaged or of another encoder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    entries, earlier = [], 0
+    if (folder / INDEX_FILE).exists():
+        shards = Shards.open(folder, fingerprint, rows.shape[1])
+        entries, earlier = artifacts.read_json(folder / INDEX_FILE)["shards"], shards.rows
+    _check(folder, list(ids), rows, set())
+    entries.append(_write_one(folder, len(entries), list(ids), ids if groups is None else groups, rows))
+    _seal(folder, earlier + len(ids), rows.shape[1], fingerprint, entries)
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,20 @@ class Shards:
             return np.lib.format.open_memmap(path, mode="r")
         except (OSError, ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
             raise ArtifactError(f"{path}: missing or damaged; embed again") from error
+
+
+def _seal(folder: Path, rows: int, width: int, fingerprint: str, entries: list[dict[str, object]]) -> None:
+    artifacts.write_json(
+        folder / INDEX_FILE,
+        {
+            "format_version": FORMAT_VERSION,
+            "rows": rows,
+            "width": width,
+            "dtype": DTYPE.name,
+            "fingerprint": fingerprint,
+            "shards": entries,
+        },
+    )
 
 
 def _names(number: int) -> tuple[str, str]:

@@ -102,7 +102,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _generate(self, prompts: list[list[int]], visual: dict[str, torch.Tensor], max_new_tokens: int) -> list[str]:
-        ids, mask = _pad_left(prompts, self.tokenizer.pad_token_id)
+        ids, mask = pad_left(prompts, self.tokenizer.pad_token_id)
         device, dtype = self.model.device, self.model.dtype
         generated = self.model.generate(
             input_ids=ids.to(device),
@@ -161,7 +161,7 @@ def _answers(model: Path, images: Sequence[Path], question: str) -> list[str]:
     return [answer for _, answer in sorted(zip(others + vectors, answers, strict=True))]
 
 
-def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and attention mask (b, t), both int64."""
     longest = max(map(len, prompts))
     ids = [[pad_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]

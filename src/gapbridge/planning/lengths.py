@@ -37,13 +37,14 @@ def open_prompter(folder: Path | None) -> tuple[Prompter | None, str | None]:
     """The prompter of a language model's folder; else why there is none, where it is a fault."""
     if folder is None or not (folder / "tokenizer_config.json").is_file():
         return None, None
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         placeholder(tokenizer, IMAGE_TOKEN)
         return Prompter(tokenizer), None
-    except (InputError, OSError, ValueError, KeyError) as error:
+    except (InputError, OSError, ValueError, KeyError, StrictDataclassError) as error:
         return None, f"{folder.name}: {' '.join(str(error).split())}"
 
 

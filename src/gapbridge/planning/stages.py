@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gapbridge.errors import InputError
 from gapbridge.model.assemble import AdapterShape
 from gapbridge.params import Checkpointing, InstructParams, LoraParams, Optimiser, PretrainParams
 from gapbridge.planning.hardware import Hardware
@@ -39,7 +40,10 @@ def plan_stage(
     model: Model,
     hardware: Hardware,
 ) -> dict[str, Any]:
-    """Steps, samples and tokens of one stage; memory and hours where the model's settings are there."""
+    """Steps, samples and tokens of one stage; memory and hours where the model's settings are there.
+
+    Raises InputError when those are of no model that is known.
+    """
     course = _course(settings.training, settings.checkpoint, rows)
     told: dict[str, Any] = {**course, "tokens": None, "tokens_exact": False, "memory": None, "gpu_hours": None}
     if lengths is None:
@@ -101,15 +105,20 @@ def _footprint(
 
 
 def _config(folder: Path | None) -> Any:
-    """The language model's settings; None where they are not there or of no family that is known."""
+    """The language model's settings; None where they are not there.
+
+    Raises InputError when they describe no model that is known.
+    """
     if folder is None or not (folder / "config.json").is_file():
         return None
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError):
-        return None
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder.name}/config.json: describes no model ({reason}); fetch it again") from error
 
 
 def _lora(params: LoraParams) -> Lora:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from gapbridge import artifacts
 from gapbridge.errors import InputError
 from gapbridge.params import load_params
 from gapbridge.promotion import decide
@@ -79,5 +80,20 @@ def _tell(decision: Decision, as_json: bool) -> None:
 
 
 def probe(package: Path) -> str | None:
-    """Placeholder until the stored questions are read; see below."""
-    return None
+    """What the packaged model answers otherwise than when it was registered; None when nothing.
+
+    Raises ArtifactError when the model or its probe.json is damaged.
+    """
+    if artifacts.read_json(package / "config.json").get("vision_config", {}).get("architecture") is None:
+        return None  # it reads vectors alone: there is no picture to ask about
+    from gapbridge.evaluate.predict import Predictor  # brings torch
+    from gapbridge.evaluate.probe import read_probe
+
+    stored = read_probe(package)
+    if stored is None:
+        return "the package holds no probe.json; register the model again"
+    differing = stored.differing(Predictor.load(package))
+    if not differing:
+        return None
+    question, expected, found = differing[0]
+    return f"{len(differing)} of {len(stored.questions)} answers differ: {question!r} {found!r}, was {expected!r}"

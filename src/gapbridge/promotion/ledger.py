@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gapbridge.errors import InputError
-from gapbridge.registry import CHAMPION, Registry, Version
+from gapbridge.registry import CHAMPION, DECISIONS_OF, Registry, Version
 
 State = Literal["pending", "promoted", "refused", "rolled back", "lost", "abandoned"]
 PENDING_SECONDS = 900
 """A claim older than that was left by a process that died."""
-_OF = "gapbridge.of"
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,9 @@ class Ledger:
 
         try:
             self._registry.client.create_registered_model(
-                self._ledger, tags={_OF: self.name}, description=f"Decisions about {self.name}; one version each"
+                self._ledger,
+                tags={DECISIONS_OF: self.name},
+                description=f"Decisions about {self.name}",
             )
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was as quick

@@ -9,10 +9,9 @@ from typing import Any
 import yaml
 
 from gapbridge import artifacts
-from gapbridge.errors import ArtifactError
 from gapbridge.promotion.evidence import Evidence, locked_stages
 from gapbridge.promotion.ledger import Ledger
-from gapbridge.registry import EVIDENCE, Registry, Version, open_registry
+from gapbridge.registry import EVIDENCE, PARTS, Registry, Version, open_registry
 from gapbridge.tracking import flatten, git_tags
 
 _ALIGNMENT = ("gap_before", "gap_after", "gap_heldout", "sampling_floor", "scale", "n_texts", "n_images", "width")
@@ -67,7 +66,7 @@ def lineage(workspace: Path, reference: str) -> Lineage:
     """
     with open_registry(workspace) as registry, tempfile.TemporaryDirectory() as folder:
         version = registry.resolve(reference)
-        files = {name: _part(registry, version, name, Path(folder)) for name in (EVIDENCE, "dvc.lock", "params.yaml")}
+        files = {name: _part(registry, version, name, Path(folder)) for name in PARTS}
         aliases = registry.client.get_registered_model(version.name).aliases
         decisions = [asdict(one) for one in Ledger(registry, version.name).records() if one.candidate == version.number]
         metrics = Evidence.read(files[EVIDENCE]).metrics if files[EVIDENCE] else {}
@@ -90,10 +89,7 @@ def lineage(workspace: Path, reference: str) -> Lineage:
 
 def _part(registry: Registry, version: Version, name: str, folder: Path) -> Path | None:
     """One part of the package; None where it was registered without."""
-    try:
-        return registry.part(version, name, folder)
-    except ArtifactError:
-        return None
+    return registry.part(version, name, folder) if name in version.tags else None
 
 
 def _obstacles(workspace: Path, version: Version, files: dict[str, Path | None]) -> list[str]:

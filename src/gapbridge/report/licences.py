@@ -10,10 +10,18 @@ _CARD = "README.md"
 def stated_licence(pretrained: str, revision: str | None, workspace: Path) -> str | None:
     """What the card of a pinned model says in `license`, followed by `license_name` in brackets; None without one.
 
-    `pretrained` is as params.yaml has it (`transformers:PATH`, `hf-hub:OWNER/NAME`, …). Of a hub model only a card
-    that was downloaded before is read.
+    `pretrained` is as params.yaml has it (`transformers:PATH`, `hf-hub:OWNER/NAME`, `llm2clip:VISION+TEXT`, …); of two
+    models both are told. Of a hub model only a card that was downloaded before is read.
     """
-    name = pretrained.rpartition(":")[2]
+    names = pretrained.rpartition(":")[2].split("+")
+    revisions = (revision or "").split("+") + [""] * len(names)
+    found = [_stated(name, commit or None, workspace) for name, commit in zip(names, revisions, strict=False)]
+    if len(found) == 1 or not any(found):
+        return found[0]
+    return ", ".join(f"{name}: {licence or 'none stated'}" for name, licence in zip(names, found, strict=True))
+
+
+def _stated(name: str, revision: str | None, workspace: Path) -> str | None:
     folder = workspace / name
     card = folder / _CARD if folder.is_dir() else _downloaded(name, revision)
     return _licence(card) if card is not None and card.is_file() else None

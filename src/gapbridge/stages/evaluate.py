@@ -28,7 +28,7 @@ def run(stage: StageRun) -> dict[str, Any]:
     """Write predictions.jsonl and predictions_blind.jsonl; the figures are those of every benchmark."""
     torch.set_num_threads(stage.params.evaluate.threads)
     if stage.params.evaluate.model is None:
-        return run_on(stage, stage.artifact("instruct"))
+        return run_on(stage, stage.artifact("instruct"), "artifacts/instruct")
     manifest = read_manifest(stage.artifact("ingest", "benchmark"))
     items = benchmark_items(manifest)
     reference = Reference.load(
@@ -41,21 +41,21 @@ def run(stage: StageRun) -> dict[str, Any]:
     return {**figures, "model": reference.identity}
 
 
-def run_on(stage: StageRun, model: Path) -> dict[str, Any]:
-    """As `run`, for the model in a folder, whichever of ours it is."""
+def run_on(stage: StageRun, model: Path, name: str) -> dict[str, Any]:
+    """As `run`, for the model in a folder, whichever of ours it is; errors call it by `name`."""
     manifest = read_manifest(stage.artifact("ingest", "benchmark"))
     items = benchmark_items(manifest)
-    return _score(stage, items, *_own_answers(stage, model, items, manifest))
+    return _score(stage, items, *_own_answers(stage, model, name, items, manifest))
 
 
 def _own_answers(
-    stage: StageRun, model: Path, items: Sequence[Item], manifest: DataFrame
+    stage: StageRun, model: Path, name: str, items: Sequence[Item], manifest: DataFrame
 ) -> tuple[list[str], list[str]]:
     """The answers of a model of ours, with the picture's vector and with the mean image's."""
     images = Shards.open(stage.artifact("embed", "images", "images"))
     pictures = Shards.open(stage.artifact("embed", "benchmark", "images"), images.fingerprint, images.width)
     predictor = Predictor.load(model, stage.params.evaluate.batch_size)
-    _demand_same_encoder(predictor, images, model)
+    _demand_same_encoder(predictor, images, name)
     places = _one_place_a_picture(manifest["sha256"], pictures.places([item.item_id for item in items]))
     visuals = predictor.embedded(pictures.read(range(pictures.rows)))
     seeing = predictor.answers(_requests(stage, items, places), visuals, "answers", _kept(stage, "seeing"))
@@ -77,12 +77,12 @@ def _reference_answers(
     return seeing, reference.answers(requests, grey, "answers, blind", _kept(stage, "blind", reference.identity))
 
 
-def _demand_same_encoder(predictor: Predictor, vectors: Shards, model: Path) -> None:
+def _demand_same_encoder(predictor: Predictor, vectors: Shards, name: str) -> None:
     fingerprint = predictor.model.config.vision_config.encoder_fingerprint
     if fingerprint != vectors.fingerprint:
         raise ArtifactError(
-            f"{model.name}: reads vectors of encoder {fingerprint}, those embedded come from"
-            f" {vectors.fingerprint}; run `dvc repro instruct`"
+            f"{name}: reads vectors of encoder {fingerprint}, those embedded come from"
+            f" {vectors.fingerprint}; run `dvc repro` with one encoder for both"
         )
 
 

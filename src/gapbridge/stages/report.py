@@ -1,6 +1,8 @@
 """report: the page, the gallery's pictures, and the model card."""
 
 import hashlib
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from gapbridge.corpus.manifest import read_manifest
 from gapbridge.corpus.pictures import Pictures
 from gapbridge.embeddings.shards import Shards
 from gapbridge.evaluate.predictions import SEEING, read_predictions
+from gapbridge.evaluate.probe import write_probe
 from gapbridge.params import VECTORS
 from gapbridge.registry import register
 from gapbridge.report import card, figures, gallery
@@ -21,6 +24,7 @@ from gapbridge.report.page import Story, render
 from gapbridge.stages.runner import StageRun
 
 FORMAT_VERSION = 1
+_PROBE_QUESTIONS = 8
 _LOSSES = {
     "encoder": ("encoder", "losses.parquet"),
     "llm": ("llm", "losses.parquet"),
@@ -51,7 +55,7 @@ def run(stage: StageRun) -> dict[str, Any]:
     text = card.model_card(recipe, metrics, artifacts.model_digest(model), _licences(stage))
     artifacts.write_bytes(stage.out / "model_card.md", text.encode())
     if stage.params.report.register_as is not None:
-        register(stage.workspace, stage.params.report.register_as, model, stage.out / "model_card.md")
+        _register(stage, stage.params.report.register_as)
     return {
         "format_version": FORMAT_VERSION,
         "page_digest": hashlib.sha256(page).hexdigest(),
@@ -60,11 +64,29 @@ def run(stage: StageRun) -> dict[str, Any]:
     }
 
 
-def _write_gallery(stage: StageRun) -> list[gallery.Exhibit]:
+def _register(stage: StageRun, name: str) -> None:
+    """The next version of `name`, with a probe made of some of the benchmark's questions."""
+    from gapbridge.evaluate.predict import Predictor  # brings torch, which the page does without
+
+    model = stage.artifact("instruct")
+    manifest, pictures = _benchmark(stage)
+    asked = manifest.gather_every(max(1, manifest.height // _PROBE_QUESTIONS)).head(_PROBE_QUESTIONS)
+    with tempfile.TemporaryDirectory() as folder:
+        probe = None
+        if not asked["image"].null_count():  # a model that reads vectors alone is asked nothing
+            shown = [pictures.load(*file) for file in asked.select("image", "sha256").iter_rows()]
+            probe = write_probe(Path(folder), Predictor.load(model), shown, asked["question"].to_list())
+        register(stage.workspace, name, model, stage.out / "model_card.md", probe)
+
+
+def _benchmark(stage: StageRun) -> tuple[DataFrame, Pictures]:
     folder = stage.artifact("ingest", "benchmark")
-    manifest = read_manifest(folder)
+    return read_manifest(folder), Pictures(folder, stage.workspace / stage.params.sources.root)
+
+
+def _write_gallery(stage: StageRun) -> list[gallery.Exhibit]:
+    manifest, pictures = _benchmark(stage)
     files = {item_id: file for item_id, *file in manifest.select("id", "image", "sha256").iter_rows()}
-    pictures = Pictures(folder, stage.workspace / stage.params.sources.root)
     predictions = read_predictions(stage.artifact("evaluate", SEEING))
     drawn = gallery.draw(predictions, stage.params.report.gallery, stage.params.seed)
     if not manifest["image"].null_count():
