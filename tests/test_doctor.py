@@ -93,6 +93,11 @@ def test_services_that_do_not_answer_fail_without_a_secret(workspace: Path) -> N
     assert PASSWORD not in doctor.as_text(checks) + json.dumps(doctor.as_json(checks))
 
 
+@pytest.mark.parametrize(("variable", "found"), [("GAPBRIDGE_SERVE_MAX_PROMPT_TOKENS", "valid"), ("HF_TOKEN", "***")])
+def test_what_is_secret_is_told_by_the_end_of_its_name(workspace: Path, variable: str, found: str) -> None:
+    assert by_name(doctor.examine(workspace, {variable: "valid"}))["params.yaml"].found == found
+
+
 def test_a_version_that_breaks_in_silence_is_named(
     workspace: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,3 +136,18 @@ def test_the_drawn_probes_are_the_same_every_time() -> None:
     first, second = _probes(Path("nowhere")), _probes(Path("nowhere"))
     assert len(first) == 4
     assert all(np.array_equal(np.asarray(a.picture), np.asarray(b.picture)) for a, b in zip(first, second, strict=True))
+
+
+def test_a_link_to_an_empty_folder_stays_one_and_a_place_below_a_file_is_refused(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    run(trained, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real/config.json").is_file()
+    with pytest.raises(InputError, match="cannot be written"):
+        run(trained, tmp_path / "real/config.json/new")
+
+
+def test_the_current_folder_takes_it(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(trained, Path())
+    assert (tmp_path / "config.json").is_file()

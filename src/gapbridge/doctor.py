@@ -23,7 +23,7 @@ from gapbridge.params import load_params
 # A smoke run needs 1 GB beside the installation, a run on data of one's own far more.
 _LEAST_DISK_BYTES, _AMPLE_DISK_BYTES = 1 << 30, 10 << 30
 _NEEDED, _OPTIONAL = ("", "geometry", "train"), ("serve", "ops")
-_SECRET_VARIABLES = re.compile(r"PASSWORD|SECRET|TOKEN|API_KEY|AUTH_STRING")
+_SECRET_VARIABLES = re.compile(r"(PASSWORD|SECRET(_ACCESS)?(_KEY)?|TOKEN|API_KEY|AUTH_STRING)$")
 _USER_IN_ADDRESS = re.compile(r"(?<=://)[^\s'\"]*@")
 
 

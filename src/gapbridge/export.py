@@ -51,6 +51,7 @@ def export(model: Path, card: Path, folder: Path, report: Path) -> Exported:
     here. Raises InputError where `folder` cannot take it, ArtifactError when the card is of another model or the copy
     answers anything otherwise; nothing is left then.
     """
+    folder = folder.resolve()  # a link to an empty folder stays, and `.` has a name
     _demand_room(folder, model)
     digest = artifacts.model_digest(model)
     text = _card_of(card, digest)
@@ -61,19 +62,20 @@ def export(model: Path, card: Path, folder: Path, report: Path) -> Exported:
         raise InputError(f"{folder}: needs {size_bytes:,} bytes, {free:,} are free; make room")
     probes = _probes(report)
     before = _answers(model, probes)
-    with artifacts.fresh_folder(folder) as copy:
-        try:
+    try:
+        with artifacts.fresh_folder(folder) as copy:
             _copy(model, files, copy)
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be written ({error.strerror}); nothing was exported") from error
-        artifacts.write_bytes(copy / _CARD, text)
-        for (question, said), (_, again) in zip(before, _answers(copy, probes), strict=True):
-            if said != again:
-                raise ArtifactError(
-                    f"{folder}: asked {question!r} the copy says {again!r}, the original {said!r}; nothing was exported"
-                )
-        if artifacts.model_digest(copy) != digest:
-            raise ArtifactError(f"{folder}: the copy's files differ from those of {model}; nothing was exported")
+            artifacts.write_bytes(copy / _CARD, text)
+            for (question, said), (_, again) in zip(before, _answers(copy, probes), strict=True):
+                if said != again:
+                    raise ArtifactError(
+                        f"{folder}: asked {question!r} the copy says {again!r}, the original {said!r}; nothing was"
+                        " exported"
+                    )
+            if artifacts.model_digest(copy) != digest:
+                raise ArtifactError(f"{folder}: the copy's files differ from those of {model}; nothing was exported")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); nothing was exported") from error
     return Exported(len(files) + 1, size_bytes, len(before))
 
 

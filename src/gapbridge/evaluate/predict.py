@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from gapbridge.corpus.pictures import BadPictureError, decode
 from gapbridge.embeddings.brought import read_vector
-from gapbridge.errors import ArtifactError, InputError
+from gapbridge.errors import ArtifactError, InputError, one_line
 from gapbridge.evaluate.generation import KeptAnswers, Request, answer_all
 from gapbridge.train.prompts import Prompter
 
@@ -56,7 +56,7 @@ class Predictor:
             model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True)
             processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise ArtifactError(f"{folder}: cannot be opened ({_one_line(error)}); train it again") from error
+            raise ArtifactError(f"{folder}: cannot be opened ({one_line(error)}); train it again") from error
         model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = processor.tokenizer
         prompter = Prompter(tokenizer, processor.image_token)
@@ -167,7 +167,3 @@ def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tenso
     ids = [[pad_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     return torch.tensor(ids), torch.tensor(mask)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

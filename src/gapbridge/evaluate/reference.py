@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from gapbridge.artifacts import dvc_digest
-from gapbridge.errors import InputError
+from gapbridge.errors import InputError, one_line
 from gapbridge.evaluate.generation import KeptAnswers, Request, answer_all
 
 _KEY = "evaluate.model"
@@ -115,7 +115,7 @@ def _folder(name: str, revision: str | None, root: Path) -> tuple[Path, dict[str
         found = Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
-            f"{_KEY} {name} at {revision}: cannot be had ({_one_line(error)}); check the name, accept its terms and run"
+            f"{_KEY} {name} at {revision}: cannot be had ({one_line(error)}); check the name, accept its terms and run"
             " `hf auth login`, or name a folder that it was downloaded to"
         ) from error
     return found, {"name": name, "revision": found.name}  # a snapshot lies in a folder named by its commit
@@ -145,7 +145,7 @@ def _open(folder: Path, name: str) -> tuple[Any, Any]:
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(
-            f"{_KEY} {name}: does not open as an image-text-to-text model ({_one_line(error)}); it needs config.json,"
+            f"{_KEY} {name}: does not open as an image-text-to-text model ({one_line(error)}); it needs config.json,"
             " safetensors and a processor"
         ) from error
     if missing := sorted(told["missing_keys"]):
@@ -157,7 +157,3 @@ def _open(folder: Path, name: str) -> tuple[Any, Any]:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), processor
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gapbridge.errors import InputError
+from gapbridge.errors import InputError, one_line
 from gapbridge.model.assemble import AdapterShape
 from gapbridge.params import Checkpointing, InstructParams, LoraParams, Optimiser, PretrainParams
 from gapbridge.planning.hardware import Hardware
@@ -117,8 +117,9 @@ def _config(folder: Path | None) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder.name}/config.json: describes no model ({reason}); fetch it again") from error
+        raise InputError(
+            f"{folder.name}/config.json: describes no model ({one_line(error)}); fetch it again"
+        ) from error
 
 
 def _lora(params: LoraParams) -> Lora:

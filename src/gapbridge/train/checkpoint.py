@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gapbridge.errors import ArtifactError
+from gapbridge.errors import ArtifactError, one_line
 from gapbridge.train.optimiser import Optimiser
 
 _FORMAT_VERSION = 1
@@ -47,8 +47,9 @@ def restore(path: Path, model: nn.Module, optimizer: Optimiser) -> dict[str, Any
             for name, target in targets.items():
                 target.copy_(file.get_tensor(name))
     except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ArtifactError(f"{path}: damaged or of another model ({reason}); delete it to start again") from error
+        raise ArtifactError(
+            f"{path}: damaged or of another model ({one_line(error)}); delete it to start again"
+        ) from error
     return state
 
 

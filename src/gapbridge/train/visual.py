@@ -14,7 +14,7 @@ import safetensors.torch
 from torch import nn
 
 from gapbridge import artifacts
-from gapbridge.errors import ArtifactError, InputError
+from gapbridge.errors import ArtifactError, InputError, one_line
 from gapbridge.model.adapter import Adapter
 from gapbridge.model.vlm import GapbridgeForConditionalGeneration
 from gapbridge.train.batches import Batches, Vectors
@@ -159,8 +159,9 @@ def load_adapter(folder: Path, adapter: Adapter) -> None:
     try:
         adapter.load_state_dict(safetensors.torch.load_file(path))
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ArtifactError(f"{path}: not the weights of this adapter ({reason}); run pretrain again") from error
+        raise ArtifactError(
+            f"{path}: not the weights of this adapter ({one_line(error)}); run pretrain again"
+        ) from error
 
 
 def _batches(material: Material, chosen: np.ndarray, course: Course) -> Batches:
