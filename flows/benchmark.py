@@ -8,13 +8,25 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.states import Failed
 
-from flows import pipeline
+from flows import clone, pipeline
 
 
 @flow(name="benchmark", persist_result=True, result_serializer="json", validate_parameters=True)
-def benchmark(workspace: str = ".", model: str | None = None) -> Any:
-    """Score `model` (NAME@ALIAS, NAME/NUMBER; by default the champion of the one in params.yaml)."""
+def benchmark(workspace: str = ".", model: str | None = None, own_workspace: bool = False) -> Any:
+    """Score `model` (NAME@ALIAS, NAME/NUMBER; by default the champion of the one in params.yaml).
+
+    With `own_workspace` the questions are those of the newest completed run, in a clone of `workspace`.
+    """
     folder = Path(workspace).resolve()
+    try:
+        if own_workspace:
+            return clone.run_in_clone(folder, lambda own: _benchmark(own, model), restored=True)
+        return _benchmark(folder, model)
+    except pipeline.PipelineError as error:
+        return Failed(message=str(error))
+
+
+def _benchmark(folder: Path, model: str | None) -> Any:
     try:
         said = pipeline.command(folder, "benchmark", *([model] if model else []), "--json")
     finally:

@@ -1,7 +1,6 @@
 """The flow `cleanup`: workspaces that killed runs left, and what `gapbridge cleanup` finds. A dry run by default."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def cleanup(
     rows = [{"kind": "workspace", "name": str(folder), "bytes": None, "days": None} for folder in left]
     rows += json.loads(said.output)["leftovers"]
     for folder in left if apply else ():
-        shutil.rmtree(folder)
+        workspaces.discard(folder)
     done = "removed" if apply else "would be removed"
     create_table_artifact(rows[:_SHOWN_ROWS], key="cleanup", description=f"{len(rows)} things {done}")
     return {"things": len(rows), "bytes": sum(row["bytes"] or 0 for row in rows), "removed": apply}

@@ -22,6 +22,8 @@ STOP_SECONDS = 10
 # What DVC says after every stage to someone new to it.
 _HINTS = ("To track the changes", "git add ", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`",
           "Updating lock file", "Generating lock file")  # fmt: skip
+_NOT_KEPT = "ERROR: failed to transfer"
+"""What DVC says, without failing, of an out that its cache had no room for (docs/operations.md)."""
 _BOUND = Path(__file__).with_name("bound.py")
 _running: set[subprocess.Popen[bytes]] = set()
 
@@ -97,6 +99,9 @@ def run_stage(
         )
     if process.returncode != 0:
         return Outcome("failed", seconds, _reason(lines, process.returncode))
+    if lost := next((line for line in lines if line.startswith(_NOT_KEPT)), None):
+        why = lost.rpartition("] ")[2].partition(":")[0]
+        return Outcome("failed", seconds, f"DVC's cache did not take its outs ({why}); then `dvc commit -f {stage}`")
     # Words of DVC 3.67: it has no other way to say what it did (docs/decisions.md).
     ran = any(line.startswith(f"Running stage '{stage}'") for line in lines)
     return Outcome("ran" if ran else "cached", seconds)

@@ -107,6 +107,22 @@ def test_bad_input_is_one_line_and_leaves_nothing(bad: str, matrices: Path, caps
     assert sorted(path.name for path in matrices.iterdir() if path != matrices / "B.npy") == ["I.npy", "T.npy"]
 
 
+def test_too_many_bad_rows_and_a_folder_without_alignment_say_what_to_do(
+    matrices: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = np.load(matrices / "T.npy")
+    rows[3, 2] = np.nan
+    np.save(matrices / "B.npy", rows)
+    assert _fit(matrices, texts="B.npy") == 1
+    assert "embed again, or leave them out by --max-bad-fraction (now 0.001)" in capsys.readouterr().err
+    assert _fit(matrices, "--max-bad-fraction", "0.1", texts="B.npy") == 0
+    (matrices / "empty").mkdir()
+    with pytest.raises(SystemExit) as end:
+        main(["drift", str(matrices / "empty"), "--texts", str(matrices / "T.npy")])
+    assert end.value.code == 1
+    assert "empty: holds no alignment.json; name a folder that an alignment was fitted into" in capsys.readouterr().err
+
+
 def test_a_folder_with_other_files_is_not_replaced(matrices: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (matrices / "out").mkdir()
     (matrices / "out" / "thesis.txt").write_text("years of work")

@@ -1,9 +1,11 @@
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,6 +57,17 @@ def test_an_expected_error_is_one_line_and_leaves_nothing(workspace: Path, argum
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and said in line
     assert not (workspace / "artifacts" / "realign").exists() and not (workspace / "metrics").exists()
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "artifacts/embed")
+
+    monkeypatch.setattr(cli.cli, "main", full)
+    with pytest.raises(SystemExit) as ended:
+        cli.main([])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: artifacts/embed: No space left on device; free space and run it again\n"
 
 
 def test_wrong_params_stop_a_stage_before_it_starts(workspace: Path) -> None:

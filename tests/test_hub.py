@@ -88,6 +88,17 @@ def test_a_model_that_cannot_be_had_is_one_line_with_the_remedy(
     assert name in line and remedy in line and "\n" not in line
 
 
+def test_an_unreachable_hub_is_tried_again_in_silence() -> None:
+    """The client would tell each of its tries."""
+    own = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
+    at_once = "import time; time.sleep = lambda seconds: None\n" + ASK
+    command = [sys.executable, "-c", at_once, "owner/far"]
+    done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=True)
+    for part, line in json.loads(done.stdout).items():
+        assert "owner/far" in line and "hub cannot be reached" in line and "name the folder" in line, part
+    assert "thrown while requesting" not in done.stderr and "Retrying" not in done.stderr
+
+
 def test_without_a_network_the_remedy_is_a_folder() -> None:
     """The tests' own setting: offline."""
     from gapbridge.embeddings.encoders import open_pretrained

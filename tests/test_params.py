@@ -32,7 +32,8 @@ from gapbridge.params import load_params
             r"sources\.texts: a\.jsonl is named twice",
         ),
         ("texts: {format: world, rows: 20000}", "texts: [{path: a}, {path: b, rows: 0}]", r"sources\.texts\.1\.rows"),
-        ("geometry:", "  : :", "not YAML"),
+        ("max_new_tokens:", "max_new_token:", r"evaluate\.max_new_token: unknown key; known here: .*max_new_tokens"),
+        ("geometry:", "  : :", "not YAML.*; mend it"),
     ],
 )
 def test_a_wrong_param_is_named_in_one_line(workspace: Path, old: str, new: str, named: str) -> None:

@@ -91,7 +91,8 @@ def test_mlflow_has_the_same_and_two_stages_may_start_at_once(tmp_path: Path, ou
         "workspace, label = Path(sys.argv[1]), sys.argv[2]\n"
         "with tracking.open_tracker(workspace, label, {'a': {'b': [1]}}, {'x': 'digest'}) as tracker:\n"
         "    for step in range(30): tracker.log_metrics({'loss': 1 / (step + 1)}, step)\n"
-        "    tracker.finish({'artifacts/realign': workspace / 'artifacts/realign'}, {'gap': 0.5, 'name': 'n'})\n"
+        "    figures = {'gap': 0.5, 'name': 'n', 'the row [0] is a user\\u0027s': 2}\n"
+        "    tracker.finish({'artifacts/realign': workspace / 'artifacts/realign'}, figures)\n"
     )
     stages = [
         subprocess.Popen([sys.executable, "-c", program, str(tmp_path), label], stderr=subprocess.PIPE, text=True)
@@ -102,7 +103,7 @@ def test_mlflow_has_the_same_and_two_stages_may_start_at_once(tmp_path: Path, ou
     assert sorted(runs) == ["encoder", "llm"]
     run = runs["encoder"]
     assert run.info.status == "FINISHED" and run.data.params == {"a.b": "[1]"}
-    assert run.data.metrics == {"loss": pytest.approx(1 / 30), "final.gap": 0.5}
+    assert run.data.metrics == {"loss": pytest.approx(1 / 30), "final.gap": 0.5, "final.the row _0_ is a user_s": 2}
     assert run.data.tags["stage"] == "encoder" and run.data.tags["input.x"] == "digest"
     assert run.data.tags["output.artifacts/realign"] == artifacts.dvc_digest(out)
     kept = Path(run.info.artifact_uri.removeprefix("file://"))

@@ -1,5 +1,6 @@
 """The command line: one command a stage, and what people do with the result. Everything heavy is imported late."""
 
+import errno
 import logging
 import os
 import sys
@@ -263,6 +264,12 @@ def main(arguments: list[str] | None = None) -> None:
         cli.main(arguments, **options)
     except GapbridgeError as error:
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {where}{error.strerror}; free space and run it again", err=True)
         sys.exit(1)
 
 

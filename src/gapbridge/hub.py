@@ -1,6 +1,10 @@
-"""Why a model of the hub cannot be had, and what to do about it."""
+"""Models of the hub: their files, or why they cannot be had and what to do about it."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gapbridge.errors import ArtifactError
 
 _SHOWN_CHARACTERS = 200
 _REASONS = {
@@ -12,6 +16,19 @@ _REASONS = {
     "OfflineModeIsEnabled": "not on this machine, and HF_HUB_OFFLINE is set: unset it, or name a folder",
 }
 """By the name of huggingface_hub's error, narrowest first; it is not imported, since it need not be there."""
+
+
+def fetched(repository: str, revision: str | None, files: Sequence[str]) -> Path:
+    """The folder of a hub's `repository`, with `files` (patterns) of that revision. Raises ArtifactError without it."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    # The client tells each of its tries, twice where transformers is loaded; what came of them is in the error.
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(files)))
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise ArtifactError(f"{repository}: cannot be fetched ({why_absent(error)})") from error
 
 
 def why_absent(error: BaseException) -> str:

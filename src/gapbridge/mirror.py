@@ -7,6 +7,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ _SMALL_BYTES = 4 << 20
 _SMALL_FILES = 100
 _KEPT_SUFFIXES = {".png", ".json", ".jsonl", ".md", ".html", ".parquet", ".csv", ".txt"}
 # MLflow's own limits on one request, and on a param's length.
-_METRICS_A_BATCH, _PARAMS_A_BATCH, _PARAM_CHARACTERS = 1000, 100, 6000
+_METRICS_A_BATCH, _PARAMS_A_BATCH, _PARAM_CHARACTERS, _METRIC_NAME_CHARACTERS = 1000, 100, 6000, 250
 
 
 @contextmanager
@@ -37,6 +38,7 @@ def open_store(workspace: Path) -> Iterator[tuple[Any, str]]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a command's output is its answer alone
     from mlflow import MlflowClient
 
     default = f"sqlite:///{workspace / 'mlflow.db'}"
@@ -120,7 +122,7 @@ def _send_metrics(client: Any, run_id: str, path: Path, sent_bytes: int) -> int:
         text = handle.read()
     text = text[: text.rfind(b"\n") + 1]
     entries = [
-        Metric(name, value, line["time_ms"], line["step"])
+        Metric(_metric_name(name), value, line["time_ms"], line["step"])
         for line in map(json.loads, text.splitlines())
         for name, value in line["values"].items()
     ]
@@ -129,12 +131,17 @@ def _send_metrics(client: Any, run_id: str, path: Path, sent_bytes: int) -> int:
     return sent_bytes + len(text)
 
 
+def _metric_name(name: str) -> str:
+    """As MLflow allows it. Reasons of bad rows have quotes in them, and one such name refuses the whole batch."""
+    return re.sub(r"[^\w./: -]", "_", name)[:_METRIC_NAME_CHARACTERS]
+
+
 def _send_end(client: Any, run_id: str, status: Mapping[str, Any]) -> None:
     """Final metrics, output digests, figures and small files; the error of a run that failed."""
     from mlflow.entities import Metric, RunTag
 
     metrics = [
-        Metric(f"final.{name}", float(value), status["ended_ms"], 0)
+        Metric(_metric_name(f"final.{name}"), float(value), status["ended_ms"], 0)
         for name, value in flatten(status.get("metrics", {})).items()
         if isinstance(value, (int, float))
     ]

@@ -405,7 +405,7 @@ def read_yaml(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); put a readable file there") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}; mend it there") from error
 
 
 def check_params(content: Any, path: Path) -> Params:
@@ -418,7 +418,8 @@ def check_params(content: Any, path: Path) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        errors = error.errors()  # a misspelt key makes two: the one that is there tells more than the one that is not
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         key = ".".join(_shown(content, first["loc"]))
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise InputError(f"{path}: {key + ': ' if key else ''}{_reason(first)}{more}") from error

@@ -20,6 +20,8 @@ CHAMPION = "champion"
 """The alias of the version in use."""
 EVIDENCE = "evidence"
 """The folder of a package with the figures and predictions that were made of the model."""
+PARTS = (EVIDENCE, "dvc.lock", "params.yaml")
+"""What is read of a package without the rest; a version has a tag of that name with its digest."""
 DECISIONS_OF = "gapbridge.of"
 """The tag of a registered model that is a list of decisions about another."""
 _PACKAGE = "model"
@@ -165,12 +167,18 @@ class Registry:
         return folder
 
     def part(self, version: Version, path: str, folder: Path) -> Path | None:
-        """One file or folder of a version's files, below `folder`, unchecked; None where it has none such."""
+        """One file or folder of a version's files, below `folder`; None where it has none such.
+
+        Raises ArtifactError where it is not what the tag of its name says was registered.
+        """
         with self.client.connection() as (client, _):
             listed = client.list_artifacts(version.run_id, _PACKAGE)
             if f"{_PACKAGE}/{path}" not in {one.path for one in listed}:
                 return None
-            return _download(client, version, f"{_PACKAGE}/{path}", folder)
+            found = _download(client, version, f"{_PACKAGE}/{path}", folder)
+        if path in version.tags and _digest(found) != version.tags[path]:
+            raise ArtifactError(f"{version}: {path} is not what was registered; register the model again")
+        return found
 
     def _files(self, version: Version, folder: Path) -> Path:
         """All of a version's files, below `folder`, checked by their digest."""
@@ -242,10 +250,8 @@ def register(workspace: Path, name: str, model: Path, model_card: Path, probe: P
     for path in (model, *files.values()):
         if not path.exists():
             raise ArtifactError(f"{path}: missing; run `dvc repro` before registering the model")
-    # The lock's digest leads from a version back to the data and the code that made it.
     tags = {
         "model.digest": artifacts.dvc_digest(model),
-        "dvc.lock": artifacts.file_digest(files["dvc.lock"]),
         **_environment_tags(workspace),
         **git_tags(workspace),
     }
@@ -256,7 +262,8 @@ def register(workspace: Path, name: str, model: Path, model_card: Path, probe: P
         for file_name, path in (files | _evidence(workspace)).items():
             (copy / file_name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy / file_name)
-        tags |= {_PACKAGE_DIGEST: artifacts.dvc_digest(copy)}
+        parts = {name: _digest(copy / name) for name in PARTS if (copy / name).exists()}
+        tags |= parts | {_PACKAGE_DIGEST: artifacts.dvc_digest(copy)}
         registry.ensure_model(name)
         run_tags = {"stage": "register"} | tags
         run_id = client.create_run(registry.experiment_id, run_name="register", tags=run_tags).info.run_id
@@ -277,6 +284,11 @@ def _environment_tags(workspace: Path) -> dict[str, str]:
     """The digest of the lock that the environment was installed from."""
     lock = workspace / "requirements.lock"
     return {"environment.lock": artifacts.file_digest(lock)} if lock.is_file() else {}
+
+
+def _digest(path: Path) -> str:
+    """Of a folder as DVC gives it, of a file its sha256."""
+    return artifacts.dvc_digest(path) if path.is_dir() else artifacts.file_digest(path)
 
 
 def _parsed(reference: str) -> tuple[str, str | None, int | None]:

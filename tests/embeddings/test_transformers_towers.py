@@ -178,10 +178,11 @@ def test_what_does_not_fit_is_refused(damage: str, message: str, saved: tuple[st
     assert "\n" not in str(caught.value)
 
 
-def test_a_name_that_nobody_has_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ArtifactError, match="transformers cannot load it"):
-        open_pretrained(f"transformers:{tmp_path}/nothing")
+@pytest.mark.parametrize("name", ["models/never-fetched", "owner/name"])
+def test_without_a_folder_a_name_needs_a_commit(name: str) -> None:
+    """A folder that was mistyped or never fetched is not looked for on the hub, nor are weights that may change."""
+    with pytest.raises(InputError, match=f"transformers:{name}: no such folder; .* set encoder.revision to a commit"):
+        open_pretrained(f"transformers:{name}")
 
 
 def test_texts_are_padded_to_a_few_lengths_of_which_each_holds_the_text() -> None:

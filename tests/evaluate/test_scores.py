@@ -101,9 +101,9 @@ def test_predictions_keep_every_raw_answer(tmp_path: Path) -> None:
     assert [line["raw"] for line in lines] == ["red", "line\u2028end\n", "blue", ""]
     assert [line["correct"] for line in lines] == [True, False, True, False]
     assert set(lines[0]) == {
-        *("item_id", "group_id", "benchmark", "protocol", "subset", "novel"),
-        *("prompt", "raw", "parsed", "answer", "correct"),
-    }
+        "item_id", "group_id", "benchmark", "protocol", "subset", "novel",
+        "prompt", "raw", "parsed", "answer", "correct",
+    }  # fmt: skip
     path.write_text("{")
     with pytest.raises(ArtifactError, match="cannot be read"):
         read_predictions(path)

@@ -3,19 +3,17 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from .live import ROOT, Stack, commit, processes_that_name, running_stack, wait_for
+
 PIPELINE = """
 stages:
   copy: {cmd: cp number copied, deps: [number], params: [factor], outs: [copied]}
@@ -30,99 +28,30 @@ SERVICES = {"postgres", "s3", "mlflow", "prefect", "worker"}
 pytestmark = pytest.mark.stack
 
 
-class Stack:
-    """A toy checkout and the stack that serves it."""
+class Toy(Stack):
+    """The stack of a toy pipeline."""
 
-    def __init__(self, folder: Path) -> None:
-        self.checkout = folder / "checkout"
-        self.home = self.checkout / ".stack"
-        self.started_seconds = 0.0
-        self.said = ""
-
-    def call(self, command: str, *more: str, check: bool = True) -> str:
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        done = subprocess.run(
-            [sys.executable, "-m", "infra.stack", command, "--checkout", str(self.checkout), *more],
-            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-        )  # fmt: skip
-        assert not check or done.returncode == 0, done.stdout
-        return done.stdout
-
-    @property
-    def secrets(self) -> list[str]:
-        return list(json.loads((self.home / "settings.json").read_text())["secrets"].values())
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What a shell has after sourcing .stack/env."""
-        shown = subprocess.run(
-            ["sh", "-c", f"set -a; . '{self.home}/env'; env -0"], capture_output=True, text=True, check=True
-        )
-        return dict(line.split("=", 1) for line in shown.stdout.split("\0") if "=" in line)
-
-    def numbers(self) -> dict[str, int]:
-        """The process of each service."""
-        return {path.stem: json.loads(path.read_text())["pid"] for path in (self.home / "processes").glob("*.json")}
-
-    def ask(self, what: str, query: dict[str, Any]) -> list[dict[str, Any]]:
-        """What Prefect knows of runs, tasks or deployments."""
-        return self.post(f"{what}/filter", query)
-
-    def post(self, path: str, content: dict[str, Any]) -> Any:
-        """Prefect's API."""
-        address = f"{self.environment['PREFECT_API_URL']}/{path}"
-        request = urllib.request.Request(address, json.dumps(content).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as reply:
-            return json.load(reply)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def make_checkout(folder: Path) -> None:
-    """A git repository with the real flows and deployments, the schedule every minute, and two tiny stages."""
-    folder.mkdir()
-    shutil.copytree(ROOT / "flows", folder / "flows", ignore=shutil.ignore_patterns("__pycache__"))
-    deployments = (ROOT / "prefect.yaml").read_text()
-    assert 'cron: "0 2 * * 6"' in deployments
-    (folder / "prefect.yaml").write_text(deployments.replace('cron: "0 2 * * 6"', 'cron: "* * * * *"'))
-    files = {"dvc.yaml": PIPELINE, "params.yaml": "factor: 2\n", "number": "21", "multiply.py": MULTIPLY,
-             ".gitignore": "/.stack/\n", ".dvcignore": "/.stack/\n"}  # fmt: skip
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=folder, check=True)
-    commit(folder)
-    (folder / "params.yaml").write_text("factor: 3\n")
-
-
-def commit(folder: Path) -> None:
-    for command in (["add", "-A"], ["commit", "-qm", "toy"]):
-        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *command], cwd=folder, check=True)
+    def make_checkout(self) -> None:
+        """A git repository with the real flows and deployments, the schedule every minute, and two tiny stages."""
+        self.checkout.mkdir()
+        shutil.copytree(ROOT / "flows", self.checkout / "flows", ignore=shutil.ignore_patterns("__pycache__"))
+        deployments = (ROOT / "prefect.yaml").read_text()
+        assert 'cron: "0 2 * * 6"' in deployments
+        (self.checkout / "prefect.yaml").write_text(deployments.replace('cron: "0 2 * * 6"', 'cron: "* * * * *"'))
+        files = {"dvc.yaml": PIPELINE, "params.yaml": "factor: 2\n", "number": "21", "multiply.py": MULTIPLY,
+                 ".gitignore": "/.stack/\n", ".dvcignore": "/.stack/\n"}  # fmt: skip
+        for name, text in files.items():
+            (self.checkout / name).write_text(text)
+        subprocess.run(["git", "init", "-q"], cwd=self.checkout, check=True)
+        subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=self.checkout, check=True)
+        commit(self.checkout)
+        (self.checkout / "params.yaml").write_text("factor: 3\n")
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    folder = Path(tempfile.mkdtemp(prefix="gapbridge-stack-"))
-    folder.chmod(0o711)  # PostgreSQL's user passes through
-    stack = Stack(folder)
-    make_checkout(stack.checkout)
-    ports = dict(zip(("postgres", "s3", "mlflow", "prefect"), free_ports(4), strict=True))
-    began = time.monotonic()
-    try:
-        stack.said = stack.call("up", *(word for name, port in ports.items() for word in ("--port", f"{name}={port}")))
-        stack.started_seconds = time.monotonic() - began
+    with running_stack(Toy) as stack:
         yield stack
-    finally:
-        stack.call("down", check=False)
-        shutil.rmtree(folder)
 
 
 def test_everything_is_well_within_two_minutes(stack: Stack) -> None:
@@ -197,7 +126,7 @@ def test_a_scheduled_run_is_made_picked_up_and_completed(stack: Stack) -> None:
         return stack.ask("flow_runs", {"flow_runs": {"state": {"type": {"any_": types}}}})
 
     wait_for(lambda: runs("SCHEDULED"), 60)
-    (deployment,) = stack.ask("deployments", {})
+    deployment = weekly(stack)
     schedule = deployment["schedules"][0]["schedule"]
     assert (schedule["cron"], schedule["timezone"]) == ("* * * * *", "UTC")
     wait_for(lambda: runs("COMPLETED", "FAILED", "CRASHED"), 150)
@@ -241,7 +170,7 @@ def test_a_taken_port_is_named_and_nothing_is_left_running(stack: Stack) -> None
 def test_stopping_ends_a_run_under_way_and_leaves_no_process(stack: Stack) -> None:
     (stack.checkout / "multiply.py").write_text(MULTIPLY + "import time; time.sleep(600)")
     commit(stack.checkout)
-    (deployment,) = stack.ask("deployments", {})
+    deployment = weekly(stack)
     stack.post(f"deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
     wait_for(lambda: any("multiply.py" in line for line in processes_that_name(stack.checkout)), 120)
     stack.call("down")
@@ -251,26 +180,10 @@ def test_stopping_ends_a_run_under_way_and_leaves_no_process(stack: Stack) -> No
     assert stack.call("status", check=False).count("not running") == len(SERVICES)
 
 
-def processes_that_name(folder: Path) -> list[str]:
-    """Live processes with the folder on their command line, in their environment or as their place."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            texts = [(process / name).read_bytes() for name in ("cmdline", "environ")]
-            texts.append(os.fsencode((process / "cwd").readlink()))
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-        if any(os.fsencode(folder) in text for text in texts):
-            found.append(texts[0].decode())
+def weekly(stack: Stack) -> dict[str, Any]:
+    (found,) = stack.ask("deployments", {"deployments": {"name": {"any_": ["weekly"]}}})
     return found
 
 
 def is_small(path: Path) -> bool:
     return path.is_file() and path.stat().st_size < 100
-
-
-def wait_for(condition: Callable[[], Any], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)

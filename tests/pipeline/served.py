@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+BUSY, BUSY_TRIES = 503, 10
+"""What Prefect answers while another request writes to SQLite; its own client tries again, too."""
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -27,8 +30,15 @@ class Server:
         """What the API answers to one request."""
         body = json.dumps(content or {}).encode()
         request = urllib.request.Request(f"{self.address}/{path}", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as reply:
-            return json.loads(reply.read() or b"null")
+        for _ in range(BUSY_TRIES):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as reply:
+                    return json.loads(reply.read() or b"null")
+            except urllib.error.HTTPError as refusal:
+                if refusal.code != BUSY:
+                    raise
+                time.sleep(1)
+        raise AssertionError(f"{path}: the server stays busy")
 
     def get(self, path: str) -> Any:
         """What the API answers to a question."""

@@ -85,6 +85,13 @@ class Team:
         return self.state(run)
 
 
+def deployments() -> str:
+    """Those of the tree, with a shorter patience: a run gives a sign of life every 30 s here."""
+    text = (ROOT / "prefect.yaml").read_text()
+    assert text.count("within: 600") == 1
+    return text.replace("within: 600", "within: 50")
+
+
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     folder = tmp_path_factory.mktemp("team")
@@ -93,10 +100,11 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     shutil.copytree(ROOT / "flows", checkout / "flows", ignore=shutil.ignore_patterns("__pycache__"))
     files = {"dvc.yaml": PAIR, "params.yaml": "report: {register_as: null}\n", "in": "1",
              "last.sh": "cp o/first o/last", ".gitignore": "/o/\n/.stack/\n", ".dvcignore": "/.stack/\n",
-             "prefect.yaml": (ROOT / "prefect.yaml").read_text()}  # fmt: skip
+             "prefect.yaml": deployments()}  # fmt: skip
     for name, text in files.items():
         (checkout / name).write_text(text)
     env = environment(folder) | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = "30"
     env["PYTHONPATH"] = f"{checkout}{os.pathsep}{ROOT / 'src'}"
     with ExitStack() as stack:
         team = Team(folder, env, stack)
@@ -183,13 +191,33 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def test_a_worker_that_was_killed_leaves_its_run_to_end_well(team: Team, tmp_path: Path) -> None:
-    team.commit(f"echo $$ > {tmp_path}/pid; sleep 15; cp o/first o/last; echo 4 >> o/last")
+def test_a_worker_that_was_killed_takes_its_run_along_and_the_next_run_goes_on(team: Team, tmp_path: Path) -> None:
+    team.commit(f"sleep 300 & echo $! > {tmp_path}/child; echo $$ > {tmp_path}/pid; wait")
     run = team.start("weekly")
-    number_in(tmp_path / "pid")
+    stage, child = number_in(tmp_path / "pid"), number_in(tmp_path / "child")
     team.workers[-1].kill()
-    assert team.ended(run)[0] == "COMPLETED"
+    seconds = wait_for(lambda: not runs(stage) and not runs(child), 60)
+    print(f"\nstage and child were gone {seconds:.1f} s after the worker was killed")
+    assert team.ended(run)[0] == "CRASHED"
     team.begin_worker()
+    team.commit("cp o/first o/last; echo 4 >> o/last")
+    assert team.ended(team.start("weekly"))[0] == "COMPLETED"
+
+
+def test_a_run_that_was_killed_with_its_worker_is_marked_as_crashed(team: Team, tmp_path: Path) -> None:
+    team.commit(f"echo $$ > {tmp_path}/pid; sleep 300")
+    run = team.start("weekly")
+    stage = number_in(tmp_path / "pid")
+    flow = parent(parent(stage))
+    team.workers[-1].send_signal(signal.SIGSTOP)  # as when the machine goes: neither can say a word
+    os.kill(flow, signal.SIGKILL)
+    team.workers[-1].kill()
+    team.begin_worker()
+    assert team.state(run)[0] == "RUNNING"
+    seconds = wait_for(lambda: team.state(run)[0] == "CRASHED", 240)
+    assert "no sign of life" in team.state(run)[2]
+    print(f"\na lost run was marked as crashed {seconds:.0f} s later")
+    team.commit("cp o/first o/last; echo 6 >> o/last")
     assert team.ended(team.start("weekly"))[0] == "COMPLETED"
 
 

@@ -31,7 +31,8 @@ def checkout(toy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The toy pipeline committed, then params edited and data added that git does not know."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     monkeypatch.delenv("GAPBRIDGE_STACK", raising=False)
-    (toy / ".gitignore").write_text("/o/\n/data/\n/.stack/\n/.dvc/tmp/\n/.dvc/cache/\n/.dvc/config.local\n")
+    ours = (Path(__file__).resolve().parents[2] / ".gitignore").read_text()
+    (toy / ".gitignore").write_text(f"{ours}/o/\n/.dvc/tmp/\n/.dvc/cache/\n/.dvc/config.local\n/.dvc/.gitignore\n")
     (toy / "params.yaml").write_text("seed: 0\n")
     (toy / "src").mkdir()
     (toy / "src" / "code.py").write_text("ANSWER = 1\n")
@@ -55,6 +56,8 @@ def test_it_is_the_commit_with_params_data_cache_and_settings_of_the_checkout(ch
         assert (folder / "in").read_text() == "1"
         assert (folder / "params.yaml").read_text() == "seed: 7\n"
         assert (folder / "data" / "texts.txt").read_text() == "a text\n"
+        changed = subprocess.run(["git", "status", "--short"], cwd=folder, capture_output=True, text=True, check=True)
+        assert changed.stdout == " M params.yaml\n"
         assert (folder / ".dvc" / "config.local").stat().st_mode & 0o777 == 0o600
         assert workspace.has_remote(folder)
         assert pipeline.run_stage(folder, "sources", ignore).status == "ran"

@@ -199,6 +199,15 @@ def test_settings_of_no_model_are_one_line(
     assert f"SmolLM2-135M-Instruct/config.json: {said}" in str(done.exception)
 
 
+@pytest.mark.parametrize("part", ["encoder", "llm"])
+def test_a_part_without_a_model_and_rows_to_learn_from_is_told(planned: Planner, part: str) -> None:
+    done = planned("cpu-small", changes={part: {"pretrained": None}})
+    assert done.exit_code == 3
+    assert (
+        f"look at    sources.{part}: null, as is {part}.pretrained; name rows to learn from, or a model" in done.stdout
+    )
+
+
 def test_the_papers_ratios() -> None:
     assert data_costs(1_000_000, 50)["paper"] == {"paired": 1.0, "unpaired": 0.37, "synthetic": 3.98}
     assert data_costs(2_000_000, 50)["paper"]["unpaired"] == 0.74

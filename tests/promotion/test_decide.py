@@ -231,6 +231,21 @@ def test_lineage_leads_back_to_all_of_it(home: Path, made: Register) -> None:
     assert "can make it again, byte for byte" in text and "0.7500 (yes-no/1)" in text
 
 
+@pytest.mark.parametrize("damaged", ["evidence/metrics/ingest.json", "dvc.lock", "params.yaml"])
+def test_lineage_and_a_comparison_do_not_take_what_was_changed(home: Path, made: Register, damaged: str) -> None:
+    made()
+    judged(home)
+    (path,) = (home / "mlartifacts").rglob(f"model/{damaged}")
+    path.write_bytes(path.read_bytes() + b"\n")
+    part = damaged.split("/")[0]
+    with pytest.raises(ArtifactError, match=f"tiny version 1: {part} is not what was registered"):
+        CliRunner().invoke(lineage, [f"{NAME}@champion"], catch_exceptions=False)
+    if part == "evidence":
+        made()
+        with pytest.raises(ArtifactError, match="tiny version 1: evidence"):
+            judged(home)
+
+
 def test_lineage_says_what_stands_in_the_way(home: Path, made: Register) -> None:
     made()
     (home / "requirements.lock").write_text("torch==2\n")

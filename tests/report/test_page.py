@@ -124,6 +124,18 @@ def test_a_control_says_so_and_missing_parts_are_left_out(tmp_path: Path) -> Non
     assert "Training" not in words.split()
 
 
+@pytest.mark.parametrize(
+    ("tune", "said"),
+    [
+        ("full", "Stage 2: adapter and language model learn from"),
+        ("lora", "Stage 2: adapter and low-rank additions to the language model learn from"),
+        ("frozen", "Stage 2: the adapter learns from"),
+    ],
+)
+def test_the_page_says_what_learned_in_stage_2(tune: str, said: str, tmp_path: Path) -> None:
+    assert said in _Page(render(_story(tmp_path, Recipe(stage2_tune=tune)))).words
+
+
 def test_the_gallery_is_drawn_by_the_seed_from_all_answers() -> None:
     items = made_up.predictions()
     drawn = draw(items, 12, seed=0)

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from gapbridge.mirror import open_store
 from gapbridge.registry import Registry, register
 from gapbridge.serving.app import make_app
 from gapbridge.serving.settings import Settings
-from gapbridge.serving.sources import AliasSource
+from gapbridge.serving.sources import AliasSource, wait_for_version
 from tests.evaluate.tiny import QUESTIONS
 from tests.serving.chats import CHAT, benchmark_answer, chat, picture, running, save_seeing
 
@@ -76,6 +77,20 @@ def promote(store: Path) -> Callable[[int], None]:
 def source(store: Path, tmp_path: Path) -> AliasSource:
     """The alias, with a cache of its own."""
     return AliasSource(Registry(store), "tiny@champion", None, tmp_path / "cache")
+
+
+def test_it_can_wait_until_there_is_such_a_version(store: Path, tmp_path: Path) -> None:
+    later = AliasSource(Registry(store), "tiny@later", None, tmp_path / "cache")
+    with pytest.raises(InputError, match="tiny@later"):
+        later.current()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(wait_for_version, later, 0.05)
+        time.sleep(0.3)
+        assert not waiting.done()
+        with open_store(store) as (client, _):
+            client.set_registered_model_alias("tiny", "later", str(SECOND))
+        waiting.result(20)
+    assert later.current().number == SECOND
 
 
 @contextmanager

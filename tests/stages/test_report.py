@@ -69,7 +69,7 @@ def test_it_writes_page_gallery_and_card(ready: Path) -> None:
     assert figures["gallery"] == len(exhibits) == len(list((out / "gallery").iterdir()))
     assert page.count("<img ") == len(exhibits)
     assert "Stage 1: the adapter</figcaption>" in page
-    assert "Stage 2: adapter and language model</figcaption>" in page
+    assert "Stage 2: dialogues</figcaption>" in page
     assert "Encoder</figcaption>" not in page
     card = (out / "model_card.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n")

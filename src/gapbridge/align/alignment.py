@@ -189,6 +189,8 @@ class Alignment:
         Raises ArtifactError when it is missing, damaged, of another format, or belongs to other vectors.
         """
         path = folder / SETTINGS_FILE
+        if not path.exists():
+            raise ArtifactError(f"{folder}: holds no {SETTINGS_FILE}; name a folder that an alignment was fitted into")
         settings = artifacts.read_json(path)
         if not isinstance(settings, dict) or settings.pop("format_version", None) != FORMAT_VERSION:
             raise ArtifactError(f"{path}: not an alignment of format {FORMAT_VERSION}; fit it again")

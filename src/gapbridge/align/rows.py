@@ -114,7 +114,9 @@ class RowBatches:
         if len(self.bad) > self.max_bad_fraction * self.total:
             first = min(self.bad)
             others = f", and {len(self.bad) - 1} more of {self.total}" if len(self.bad) > 1 else ""
-            raise ArtifactError(f"{self.name} row {first}: {self.bad[first]}{others}; embed again")
+            allowed = f", or leave them out by --max-bad-fraction (now {self.max_bad_fraction:g})"
+            remedy = f"embed again{allowed if self.max_bad_fraction else ''}"
+            raise ArtifactError(f"{self.name} row {first}: {self.bad[first]}{others}; {remedy}")
 
     def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         start = 0

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gapbridge.embeddings.open_clip_towers import fetched, tokenizer_content
+from gapbridge.embeddings.open_clip_towers import tokenizer_content
 from gapbridge.embeddings.transformers_towers import (
     demand_complete,
     loaded,
@@ -28,6 +28,7 @@ from gapbridge.embeddings.transformers_towers import (
     vision_architecture,
 )
 from gapbridge.errors import ArtifactError, InputError
+from gapbridge.hub import fetched
 
 CONTEXT_LENGTH = 512
 _HEAD = "<|start_header_id|>user<|end_header_id|>\n\n"
@@ -231,7 +232,7 @@ def _language(folder: Path) -> tuple[Any, Any]:
         ),
     )
     demand_complete(str(folder), {**told, "unexpected_keys": set(told["unexpected_keys"]) - {"lm_head.weight"}})
-    tokenizer = read_tokenizer(str(folder), None)
+    tokenizer = read_tokenizer(str(folder))
     tokenizer.pad_token = tokenizer.eos_token
     if len(tokenizer.tokenize(_TAIL)) != 1:
         raise ArtifactError(f"{folder}: its tokenizer has no {_TAIL}, as Llama 3's does; name LLM2CLIP's text model")

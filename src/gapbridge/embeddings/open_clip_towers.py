@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from gapbridge import artifacts
 from gapbridge.errors import ArtifactError, InputError
-from gapbridge.hub import why_absent
+from gapbridge.hub import fetched
 
 _HUB_FILES = ["open_clip_config.json", "*.safetensors", "*.json", "*.txt", "*.model"]
 
@@ -80,17 +80,6 @@ def _resolve(name: str, revision: str | None) -> tuple[str, str | None]:
     if not (architecture and slash and tag):
         raise InputError(f"encoder.pretrained: {name!r} is none of local-dir:PATH, hf-hub:OWNER/NAME, ARCHITECTURE/TAG")
     return architecture, tag
-
-
-def fetched(repository: str, revision: str | None, files: list[str]) -> Path:
-    """The folder of a hub's `repository`, with `files` (patterns) of that revision. Raises ArtifactError without it."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=files))
-    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise ArtifactError(f"{repository}: cannot be fetched ({why_absent(error)})") from error
 
 
 def _local(folder: Path, name: str) -> str:

@@ -5,6 +5,7 @@ Shapes: `n` texts, `b` rows of one batch, `d` width, `t` tokens, `s` pixels a si
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -12,9 +13,10 @@ from safetensors import SafetensorError
 
 from gapbridge.embeddings.open_clip_towers import tokenizer_content
 from gapbridge.errors import ArtifactError, InputError
-from gapbridge.hub import why_absent
+from gapbridge.hub import fetched, why_absent
 
 MODEL_TYPES = ("clip", "siglip")
+_HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 _FEWEST_TOKENS = 100
 _LOWER_CASED = "GemmaTokenizer"
 
@@ -24,7 +26,7 @@ class TransformersTowers:
 
     def __init__(self, name: str, revision: str | None, device: str) -> None:
         """Raises InputError for another kind of model, ArtifactError where files are missing or weights do not fit."""
-        self.model, self._processor, self._tokenizer = _load(name, revision)
+        self.model, self._processor, self._tokenizer = _load(_folder(name, revision))
         self.model.to(device)
         self._is_clip = self.model.config.model_type == "clip"
         # SigLIP 2 was trained on lower-cased texts (arXiv 2502.14786), which its published tokenizer does not see to.
@@ -106,11 +108,11 @@ def demand_complete(name: str, told: Mapping[str, Any]) -> None:
             )
 
 
-def read_tokenizer(name: str, revision: str | None) -> Any:
+def read_tokenizer(name: str) -> Any:
     """The tokenizer of the model `name`. Raises ArtifactError where it has none."""
     from transformers import AutoTokenizer
 
-    tokenizer = loaded(name, lambda: AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False))
+    tokenizer = loaded(name, lambda: AutoTokenizer.from_pretrained(name, trust_remote_code=False))
     if len(tokenizer) < _FEWEST_TOKENS:  # transformers makes an empty one up where the files are missing
         raise ArtifactError(
             f"{name}: its tokenizer knows {len(tokenizer)} tokens; its files are missing, copy them too"
@@ -118,11 +120,22 @@ def read_tokenizer(name: str, revision: str | None) -> Any:
     return tokenizer
 
 
-def _load(name: str, revision: str | None) -> tuple[Any, Any, Any]:
+def _folder(name: str, revision: str | None) -> Path:
+    """Where the files of the model lie; a hub id needs a revision, or its weights could change unseen."""
+    if Path(name).is_dir():
+        return Path(name)
+    if revision is None:
+        raise InputError(
+            f"encoder.pretrained transformers:{name}: no such folder; for a hub id set encoder.revision to a commit"
+        )
+    return fetched(name, revision, _HUB_FILES)
+
+
+def _load(folder: Path) -> tuple[Any, Any, Any]:
     """Model, image processor and tokenizer. Nothing but safetensors is read, and no code of the checkpoint is run."""
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
-    source = {"revision": revision, "trust_remote_code": False}
+    name, source = str(folder), {"trust_remote_code": False}
     config = loaded(name, lambda: AutoConfig.from_pretrained(name, **source))
     if config.model_type == "siglip2":
         raise InputError(
@@ -137,7 +150,7 @@ def _load(name: str, revision: str | None) -> tuple[Any, Any, Any]:
         name, lambda: AutoModel.from_pretrained(name, use_safetensors=True, output_loading_info=True, **source)
     )
     processor = loaded(name, lambda: AutoImageProcessor.from_pretrained(name, **source))
-    tokenizer = read_tokenizer(name, revision)
+    tokenizer = read_tokenizer(name)
     demand_complete(name, told)
     return model.eval(), processor, tokenizer
 

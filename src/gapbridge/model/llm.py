@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from gapbridge.artifacts import file_digest, read_json, write_json
 from gapbridge.errors import ArtifactError, InputError
-from gapbridge.hub import why_absent
+from gapbridge.hub import fetched
 
 FORMAT_VERSION = 1
 
@@ -31,7 +31,8 @@ def save_llm(folder: Path, model: Any, tokenizer: Any) -> None:
 def pin_llm(folder: Path, pretrained: str, revision: str | None) -> Any:
     """Write `llm.json` alone, for a model that lies in a folder or on the hub; gives back its tokenizer.
 
-    Raises InputError when it cannot be had or holds no safetensors, ArtifactError when it does not open.
+    Raises InputError for a name without folder and revision and where there are no safetensors, ArtifactError when the
+    model cannot be had or does not open.
     """
     source = _snapshot(pretrained, revision)
     fingerprint = weights_fingerprint(source)
@@ -79,19 +80,11 @@ def _write_card(folder: Path, pretrained: str | None, revision: str | None, fing
 
 def _snapshot(pretrained: str, revision: str | None) -> Path:
     """The local folder of a pinned model; a hub id needs a revision, or the weights could change unseen."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     if Path(pretrained).is_dir():
         return Path(pretrained)
     if revision is None:
         raise InputError(f"llm.pretrained {pretrained}: no such folder; for a hub id set llm.revision to a commit")
-    try:
-        return Path(
-            snapshot_download(pretrained, revision=revision, allow_patterns=["*.safetensors", "*.json", "*.jinja"])
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(f"llm.pretrained {pretrained} at {revision}: cannot be had ({why_absent(error)})") from error
+    return fetched(pretrained, revision, ("*.safetensors", "*.json", "*.jinja"))
 
 
 def _open(source: Path) -> tuple[Any, Any]:

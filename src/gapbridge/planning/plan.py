@@ -1,6 +1,6 @@
 """The whole plan of a run, as one nested dictionary: `gapbridge plan --json` prints it as it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,15 @@ def make_plan(workspace: Path, params: Params, hardware: Hardware) -> dict[str, 
         "assumptions": [*ASSUMPTIONS, HOW[training["exact"]]],
         "remarks": [*_of(sets, "remarks"), *(remark for part in parts for remark in part.remarks)],
         "missing": [*_of(sets, "missing"), *(path for part in parts for path in part.missing)],
-        "problems": [*_of(sets, "problems"), *training["problems"]],
+        "problems": [*_of(sets, "problems"), *_nothing_to_train(params), *training["problems"]],
     }
+
+
+def _nothing_to_train(params: Params) -> Iterator[str]:
+    """A part that is neither named nor has rows to learn from."""
+    for name, pretrained in (("encoder", params.encoder.pretrained), ("llm", params.llm.pretrained)):
+        if pretrained is None and not params.sources.of(name):
+            yield f"sources.{name}: null, as is {name}.pretrained; name rows to learn from, or a model"
 
 
 def _of(sets: Mapping[str, Sequence[SourcePlan]], field: str) -> list[str]:

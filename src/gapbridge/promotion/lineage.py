@@ -11,7 +11,7 @@ import yaml
 from gapbridge import artifacts
 from gapbridge.promotion.evidence import Evidence, locked_stages
 from gapbridge.promotion.ledger import Ledger
-from gapbridge.registry import EVIDENCE, Registry, Version
+from gapbridge.registry import EVIDENCE, PARTS, Registry, Version
 from gapbridge.tracking import flatten, git_tags
 
 _ALIGNMENT = ("gap_before", "gap_after", "gap_heldout", "sampling_floor", "scale", "n_texts", "n_images", "width")
@@ -67,7 +67,7 @@ def lineage(workspace: Path, reference: str) -> Lineage:
     registry = Registry(workspace)
     version = registry.resolve(reference)
     with tempfile.TemporaryDirectory() as folder:
-        files = {name: registry.part(version, name, Path(folder)) for name in (EVIDENCE, "dvc.lock", "params.yaml")}
+        files = {name: registry.part(version, name, Path(folder)) for name in PARTS}
         aliases = registry.client.get_registered_model(version.name).aliases
         decisions = [asdict(one) for one in Ledger(registry, version.name).records() if one.candidate == version.number]
         metrics = Evidence.read(files[EVIDENCE]).metrics if files[EVIDENCE] else {}

@@ -18,6 +18,8 @@ class Recipe:
     stage1: bool = True
     stage1_source: str = "aligned_text"
     stage2_source: str = "real_image"
+    stage2_tune: str = "full"
+    """What of the language model learns in stage 2, as in `instruct.tune`."""
     seed: int = 0
     encoder: str | None = None
     """The pinned encoder; None when it was trained here."""
@@ -54,7 +56,10 @@ class Recipe:
     def _stage2_sentence(self) -> str:
         real = "the vectors of a few real pictures" if self.brought else "a few real pictures"
         what = real if self.stage2_source == "real_image" else "aligned texts in place of pictures"
-        return f"Stage 2: adapter and language model learn from dialogues about {what}."
+        learner = {"lora": "adapter and low-rank additions to the language model learn", "frozen": "the adapter learns"}
+        return (
+            f"Stage 2: {learner.get(self.stage2_tune, 'adapter and language model learn')} from dialogues about {what}."
+        )
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

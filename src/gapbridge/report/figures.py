@@ -20,7 +20,7 @@ _TRAININGS = {
     "encoder": "Encoder",
     "llm": "Language model",
     "pretrain": "Stage 1: the adapter",
-    "instruct": "Stage 2: adapter and language model",
+    "instruct": "Stage 2: dialogues",
 }
 
 

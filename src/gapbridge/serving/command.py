@@ -10,7 +10,7 @@ import click
 from gapbridge.params import load_params
 from gapbridge.registry import Registry
 from gapbridge.serving.settings import Settings, require_token_elsewhere
-from gapbridge.serving.sources import AliasSource, FolderSource
+from gapbridge.serving.sources import AliasSource, FolderSource, wait_for_version
 from gapbridge.stages.runner import cache_root
 
 TOKEN_VARIABLE = "GAPBRIDGE_SERVE_TOKEN"
@@ -43,7 +43,8 @@ def _option(name: str, kind: Any, purpose: str) -> Any:
 @_option("poll_seconds", _SECONDS, "Between two looks at the alias.")
 @_option("min_probe_agreement", click.FloatRange(0, 1), "Share of the probe's answers that a model must give again.")
 @click.option("--log-embeddings", type=click.Path(path_type=Path), help="Keep the vectors of pictures in this folder.")
-def serve(registered: str | None, model: Path | None, **options: Any) -> None:
+@click.option("--wait", is_flag=True, help="Until the registry answers and the alias names a version.")
+def serve(registered: str | None, model: Path | None, wait: bool, **options: Any) -> None:
     """Serve a registered model, MODEL@ALIAS: an OpenAI-compatible API, a chat page, metrics.
 
     MODEL is report.register_as of params.yaml, or the only registered one, unless it is given; ALIAS is champion. A
@@ -55,6 +56,8 @@ def serve(registered: str | None, model: Path | None, **options: Any) -> None:
     settings = Settings(token=os.environ.get(TOKEN_VARIABLE), **options)
     require_token_elsewhere(settings)
     source = FolderSource(model) if model else _alias(Path.cwd(), registered)
+    if wait:
+        wait_for_version(source, settings.poll_seconds)
     from gapbridge.serving.server import serve as run  # brings torch
 
     run(settings, source)

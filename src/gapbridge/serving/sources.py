@@ -1,11 +1,15 @@
 """Where a served model comes from: a directory, or the registry's version that an alias names."""
 
+import logging
+import time
 from pathlib import Path
 from typing import Protocol
 
 from gapbridge import artifacts
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.registry import CHAMPION, Registry, Version
+
+_log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -62,3 +66,17 @@ class AliasSource:
     def folder(self, version: Version) -> Path:
         """See Source."""
         return self._registry.fetch(version, self._cache)
+
+
+def wait_for_version(source: Source, poll_seconds: float) -> None:
+    """Return as soon as the source names a version; says once what it waits for."""
+    is_said = False
+    while True:
+        try:
+            source.current()
+            return
+        except InputError as error:
+            if not is_said:
+                _log.info("waiting for %s: %s", source.name, error)
+                is_said = True
+            time.sleep(poll_seconds)

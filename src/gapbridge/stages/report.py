@@ -125,6 +125,7 @@ def _recipe(stage: StageRun) -> Recipe:
         stage1=params.pretrain.enabled,
         stage1_source=params.pretrain.source,
         stage2_source=params.instruct.source,
+        stage2_tune=params.instruct.tune,
         seed=params.seed,
         encoder=(params.encoder.pretrained or "").removeprefix(VECTORS).strip() or None,
         brought=params.encoder.is_brought,

@@ -57,7 +57,9 @@ class Prompter:
 
     def __init__(self, tokenizer: Any, image_token: str = IMAGE_TOKEN) -> None:
         if not getattr(tokenizer, "chat_template", None):
-            raise InputError("the language model's tokenizer has no chat template; pin an instruct model")
+            raise InputError(
+                "the language model's tokenizer has no chat template; pin an instruct model in llm.pretrained"
+            )
         self._tokenizer = tokenizer
         self._image_token = image_token
         self._special = _special_tokens(tokenizer)
