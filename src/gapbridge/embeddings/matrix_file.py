@@ -34,8 +34,8 @@ class Part:
 def open_part(path: Path) -> Part:
     """The matrix in one .npy or .safetensors file.
 
-    Raises InputError where it is no such file, or no matrix of fp16, fp32 or fp64 numbers, ArtifactError where it is cut
-    short.
+    Raises InputError where it is no such file, or no matrix of fp16, fp32 or fp64 numbers; ArtifactError where it ends
+    too soon.
     """
     return _safetensors(path) if path.suffix == ".safetensors" else npy_part(path)
 
