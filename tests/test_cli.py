@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,7 +52,10 @@ def test_help_names_every_command_and_is_quick(workspace: Path) -> None:
         (["realign"], "artifacts/embed"),
     ],
 )
-def test_an_expected_error_is_one_line_and_leaves_nothing(workspace: Path, arguments: list[str], said: str) -> None:
+def test_an_expected_error_is_one_line_and_leaves_nothing(
+    workspace: Path, empty_store: Path, arguments: list[str], said: str
+) -> None:
+    shutil.copyfile(empty_store, workspace / "mlflow.db")
     done = gapbridge(workspace, *arguments)
     assert done.returncode == 1 and done.stdout == ""
     (line,) = done.stderr.splitlines()

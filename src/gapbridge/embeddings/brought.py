@@ -14,8 +14,9 @@ import numpy as np
 import polars
 
 from gapbridge import artifacts
+from gapbridge.embeddings.matrix_file import open_part
 from gapbridge.embeddings.shards import DTYPE
-from gapbridge.embeddings.vectors import EMBEDDING_FOLDERS, SideName, open_part, open_vectors
+from gapbridge.embeddings.vectors import EMBEDDING_FOLDERS, SideName, open_vectors
 from gapbridge.errors import ArtifactError, InputError
 
 _AMBIGUOUS = -1

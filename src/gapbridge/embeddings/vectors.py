@@ -8,12 +8,9 @@ Shapes: `n` rows, `d` width, `b` rows of one batch.
 
 from __future__ import annotations
 
-import json
 import re
-import struct
-import tokenize
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +18,7 @@ import numpy as np
 
 from gapbridge import artifacts
 from gapbridge.embeddings.digest import Digest
+from gapbridge.embeddings.matrix_file import Part, npy_part, open_part
 from gapbridge.embeddings.shards import INDEX_FILE, Shards
 from gapbridge.errors import ArtifactError, InputError
 
@@ -36,22 +34,6 @@ ID_COLUMNS = ("id", "key", "image_path")
 FORMAT_VERSION = 1
 _BATCH_NUMBERS = 1 << 20
 """As many as the alignment takes at once: while it works on some, the next are read and hashed."""
-_SAFETENSORS_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
-
-
-@dataclass(frozen=True)
-class Part:
-    """One matrix (rows, width) inside a file, from byte `offset` on, and what is known of its rows."""
-
-    path: Path
-    offset: int
-    dtype: np.dtype
-    rows: int
-    width: int
-    ids_path: Path | None = None
-    """A parquet file with one row a vector."""
-    sha256: str | None = None
-    """What the file's digest has to be, where an index says so."""
 
 
 class Vectors:
@@ -165,7 +147,7 @@ def open_vectors(path: Path, side: SideName) -> Vectors:
     elif path.is_dir() and path.name in EMBEDDING_FOLDERS.values():
         parts, fingerprint = _retrieval_parts(path)
     elif path.is_dir():
-        parts = [_npy(file) for file in _matrices(path)]
+        parts = [npy_part(file) for file in _matrices(path)]
     else:
         parts = [open_part(path)]
     widths = sorted({part.width for part in parts})
@@ -174,15 +156,10 @@ def open_vectors(path: Path, side: SideName) -> Vectors:
     return Vectors(path, parts, fingerprint, own)
 
 
-def open_part(path: Path) -> Part:
-    """The matrix in one .npy or .safetensors file. Raises as `open_vectors` does."""
-    return _safetensors(path) if path.suffix == ".safetensors" else _npy(path)
-
-
 def _own_parts(own: Shards) -> list[Part]:
     parts = []
     for number, count in enumerate(own.counts):
-        matrix = _npy(own.folder / f"emb_{number:05d}.npy")
+        matrix = npy_part(own.folder / f"emb_{number:05d}.npy")
         ids_path = own.folder / f"ids_{number:05d}.parquet"
         parts.append(replace(matrix, rows=count, ids_path=ids_path, sha256=own.digests[number]))
     return parts
@@ -203,7 +180,7 @@ def _retrieval_parts(folder: Path) -> tuple[list[Part], str | None]:
         suffix = file.stem.rsplit("_", 1)[-1]
         table = folder.parent / METADATA_FOLDER / f"{METADATA_FOLDER}_{suffix}.parquet"
         ids_path = table if table.is_file() else None
-        parts.append(replace(_npy(file), ids_path=ids_path, sha256=digests.get(number)))
+        parts.append(replace(npy_part(file), ids_path=ids_path, sha256=digests.get(number)))
     if digests and len(digests) != len(parts):
         raise ArtifactError(f"{index_path}: describes {len(digests)} parts, found {len(parts)}; write the folder again")
     return parts, fingerprint
@@ -220,55 +197,6 @@ def _matrices(folder: Path) -> list[Path]:
 def _natural(path: Path) -> list[tuple[int, int, str]]:
     pieces = re.split(r"(\d+)", path.name)
     return [(0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in pieces]
-
-
-def _npy(path: Path) -> Part:
-    try:
-        with path.open("rb") as handle:
-            version = np.lib.format.read_magic(handle)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(handle)
-            offset = handle.tell()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; give a matrix saved with numpy.save") from error
-    except (ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
-        raise InputError(f"{path}: no .npy file, or a damaged one; give a matrix saved with numpy.save") from error
-    if fortran and min(shape, default=0) > 1:
-        raise InputError(f"{path}: stored by columns; save numpy.ascontiguousarray of it")
-    return _part(path, offset, dtype, shape)
-
-
-def _safetensors(path: Path) -> Part:
-    try:
-        with path.open("rb") as handle:
-            size = struct.unpack("<Q", handle.read(8))[0]
-            if size > path.stat().st_size:
-                raise ValueError("a header longer than the file")
-            header = json.loads(handle.read(size))
-        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        matrices = {name: entry for name, entry in tensors.items() if len(entry["shape"]) == 2}
-        if len(matrices) != 1:
-            names = ", ".join(sorted(tensors)) or "none"
-            raise InputError(f"{path}: expected one matrix, found the tensors {names}; save one matrix a file")
-        entry = next(iter(matrices.values()))
-        dtype = np.dtype(_SAFETENSORS_TYPES.get(entry["dtype"], "V1"))
-        return _part(path, 8 + size + entry["data_offsets"][0], dtype, tuple(entry["shape"]), entry["dtype"])
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; give a .safetensors file") from error
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        raise InputError(f"{path}: no .safetensors file, or a damaged one ({error}); save it again") from error
-
-
-def _part(path: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...], type_name: str | None = None) -> Part:
-    if len(shape) != 2 or dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
-        found = f"{type_name or dtype} {shape}"
-        raise InputError(f"{path}: expected a matrix of fp16, fp32 or fp64 numbers, found {found}")
-    if min(shape) < 1:
-        raise InputError(f"{path}: holds no numbers, its shape is {shape}; give two rows or more")
-    size = path.stat().st_size
-    if size < offset + shape[0] * shape[1] * dtype.itemsize:
-        raise ArtifactError(f"{path}: cut short, {size} bytes for a matrix of {shape}; copy it again")
-    return Part(path, offset, dtype, shape[0], shape[1])
 
 
 def _ids(part: Part, first: int, start: int, stop: int) -> polars.Series:

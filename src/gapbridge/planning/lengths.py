@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from gapbridge.errors import InputError
+from gapbridge.errors import InputError, one_line
 from gapbridge.model.assemble import placeholder
 from gapbridge.train.examples import caption_examples, dialogue_examples
 from gapbridge.train.prompts import Example, Prompter
 from gapbridge.train.tokens import IMAGE_TOKEN
 
+SENSELESS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What transformers and torch raise over settings that parse and make no sense."""
 _LETTERS_A_TOKEN = 4
 _TEMPLATE_TOKENS = 20
 HOW = {
@@ -44,8 +46,8 @@ def open_prompter(folder: Path | None) -> tuple[Prompter | None, str | None]:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         placeholder(tokenizer, IMAGE_TOKEN)
         return Prompter(tokenizer), None
-    except (InputError, OSError, ValueError, KeyError, StrictDataclassError) as error:
-        return None, f"{folder.name}: {' '.join(str(error).split())}"
+    except (*SENSELESS, InputError, OSError, StrictDataclassError) as error:
+        return None, f"{folder.name}: {one_line(error)}"
 
 
 def caption_lengths(

@@ -14,15 +14,13 @@ from gapbridge.errors import InputError, one_line
 from gapbridge.model.assemble import AdapterShape
 from gapbridge.params import Checkpointing, InstructParams, LoraParams, Optimiser, PretrainParams
 from gapbridge.planning.hardware import Hardware
-from gapbridge.planning.lengths import Lengths
+from gapbridge.planning.lengths import SENSELESS, Lengths
 from gapbridge.train.batches import rows_of
 from gapbridge.train.footprint import Footprint, StepShape, Tune, footprint
 from gapbridge.train.tuning import Lora
 
 _HELDOUT_SHARE = 10
 _ATTENTION = "attention"
-_UNUSABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What transformers and torch raise over settings that make no sense."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def _footprint(
             tower,
             hardware.count,
         )
-    except _UNUSABLE as error:  # settings that parse may still be of no language model, or of sizes that do not fit
+    except SENSELESS as error:  # settings that parse may still be of no language model, or of sizes that do not fit
         folder = model.llm_folder.name if model.llm_folder else "llm"
         raise InputError(
             f"{folder}/config.json: no language model can be made of it ({one_line(error)}); name another folder"
@@ -124,7 +122,7 @@ def _config(folder: Path | None) -> Any:
 
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (*_UNUSABLE, OSError, StrictDataclassError) as error:
+    except (*SENSELESS, OSError, StrictDataclassError) as error:
         raise InputError(
             f"{folder.name}/config.json: describes no model ({one_line(error)}); fetch it again"
         ) from error

@@ -31,8 +31,6 @@ from gapbridge.train.optimiser import Group
 from gapbridge.train.pairs import Batches, Mixing, Pairs, tokenize
 from gapbridge.train.tokens import train_tokenizer
 
-_STRIDE = 32
-"""Pixels to one cell of the picture tower's last grid."""
 _TEXT_WIDTH, _TEXT_HEADS, _TEXT_LAYERS = 96, 3, 2
 
 
