@@ -35,12 +35,14 @@ def open_store(workspace: Path) -> Iterator[tuple[Any, str]]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a command's output is its answer alone
     from mlflow import MlflowClient
 
     default = f"sqlite:///{workspace / 'mlflow.db'}"
     uri = os.environ.get("MLFLOW_TRACKING_URI") or default
     location = (workspace / "mlartifacts").as_uri() if uri == default else None
+    _demand_answer(uri)
     lock_path = workspace / "runs" / ".mlflow.lock"
     lock_path.parent.mkdir(parents=True, exist_ok=True)
     with lock_path.open("w") as lock:
@@ -49,6 +51,24 @@ def open_store(workspace: Path) -> Iterator[tuple[Any, str]]:
         experiment = client.get_experiment_by_name(EXPERIMENT)
         experiment_id = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, location)
     yield client, experiment_id
+
+
+def _demand_answer(uri: str) -> None:
+    """Ask a database server once. MLflow would ask it again and again for 100 seconds, and say so each time.
+
+    Raises SQLAlchemyError when it refuses.
+    """
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+    from sqlalchemy import create_engine
+
+    kind = uri.partition("://")[0].partition("+")[0]
+    if kind not in DATABASE_ENGINES or kind == "sqlite":
+        return
+    engine = create_engine(uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def mirror_run(folder: Path, stage_process: int | None) -> None:
