@@ -66,6 +66,7 @@ def test_a_stage_that_was_killed_is_tried_once_more(pair: Path, told: Server) ->
     assert (task["run_count"], task["state"]["name"]) == (2, "Completed")
 
 
+@pytest.mark.slow
 def test_killed_twice_is_a_failure(pair: Path, told: Server) -> None:
     (pair / "last.sh").write_text(f"{TRY}; kill -9 $$")
     ended = run(pair)

@@ -120,6 +120,7 @@ def test_what_cannot_be_recalibrated_is_said_in_one_line(fitted: Path) -> None:
     assert ended.is_failed() and ended.message.endswith("no alignment yet; run the flow train, or `dvc repro`")
 
 
+@pytest.mark.slow
 def test_a_clone_begins_with_the_outs_of_the_newest_completed_run(
     fitted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
