@@ -38,6 +38,7 @@ def environment(folder: Path) -> dict[str, str]:
         "GAPBRIDGE_CACHE": str(folder / "cache"),
         "GAPBRIDGE_SCRATCH": str(folder / "scratch"),
         "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PYTHONPATH": f"{root}{os.pathsep}{root / 'src'}",
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
     }

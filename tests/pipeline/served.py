@@ -32,7 +32,7 @@ class Server:
         request = urllib.request.Request(f"{self.address}/{path}", body, {"Content-Type": "application/json"})
         for _ in range(BUSY_TRIES):
             try:
-                with urllib.request.urlopen(request, timeout=30) as reply:
+                with urllib.request.urlopen(request, timeout=90) as reply:
                     return json.loads(reply.read() or b"null")
             except urllib.error.HTTPError as refusal:
                 if refusal.code != BUSY:
@@ -42,7 +42,7 @@ class Server:
 
     def get(self, path: str) -> Any:
         """What the API answers to a question."""
-        with urllib.request.urlopen(f"{self.address}/{path}", timeout=30) as reply:
+        with urllib.request.urlopen(f"{self.address}/{path}", timeout=90) as reply:
             return json.load(reply)
 
     def last_run(self, flow: str) -> dict[str, Any]:
