@@ -3,6 +3,7 @@
 import re
 
 _SHOWN_CHARACTERS = 200
+_POINTER = re.compile(r" \(Background on this error at: \S+\)")  # SQLAlchemy's, to a page of its own
 _USER_IN_ADDRESS = re.compile(r"(?<=://)[^\s'\"]*@")
 
 
@@ -24,5 +25,5 @@ class TrainingError(GapbridgeError):
 
 def one_line(error: BaseException) -> str:
     """What another library's error says, on one line of bounded length; addresses in it lose user and password."""
-    said = _USER_IN_ADDRESS.sub("…@", " ".join(str(error).split()))
+    said = _USER_IN_ADDRESS.sub("…@", _POINTER.sub("", " ".join(str(error).split())))
     return said[:_SHOWN_CHARACTERS] or type(error).__name__
