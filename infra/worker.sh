@@ -2,7 +2,7 @@
 # The worker's container: a checkout of its own (of SOURCE, in WORK), its DVC remote, the deployments, then the worker.
 set -eu
 SOURCE=${SOURCE:-/source}
-WORK=${WORK:-/work}
+WORK=${WORK:-/srv/gapbridge}
 export GAPBRIDGE_STACK="$WORK/stack"
 mkdir -p "$GAPBRIDGE_STACK"
 # The mounted checkout belongs to another user than this one.
