@@ -86,21 +86,6 @@ def test_a_language_model_that_never_heard_of_pictures_will_do(ready: Path) -> N
     assert instruct.run(bridge.stage(ready, "instruct"))["rows"] == 36
 
 
-def test_a_killed_run_ends_with_the_same_bytes(ready: Path) -> None:
-    whole = bridge.stage(ready, "instruct")
-    metrics = instruct.run(whole)
-    expected = _bytes(whole.out)
-    for file in (*whole.out.rglob("*.*"), *whole.scratch.iterdir()):
-        file.unlink()
-    (whole.out / "training").rmdir()
-    with pytest.raises(KeyboardInterrupt):
-        instruct.run(bridge.stage(ready, "instruct", stop_after=5))
-    assert list(whole.scratch.iterdir())
-    again = bridge.stage(ready, "instruct")
-    assert instruct.run(again) == metrics
-    assert _bytes(again.out) == expected
-
-
 def test_without_any_picture_it_learns_from_contexts(ready: Path, set_params: SetParams) -> None:
     set_params(instruct={"source": "aligned_text"})
     assert instruct.run(bridge.stage(ready, "instruct"))["source"] == "aligned_text"

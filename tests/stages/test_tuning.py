@@ -59,10 +59,10 @@ def _changed(ready: Path, out: Path) -> tuple[set[str], set[str]]:
     )
 
 
-@pytest.mark.parametrize("tune", ["lora", "frozen"])
-def test_a_killed_run_ends_with_the_same_bytes(ready: Path, set_params: SetParams, tune: str) -> None:
+@pytest.mark.parametrize(("tune", "recomputed"), [("full", False), ("lora", True), ("frozen", True)])
+def test_a_killed_run_ends_with_the_same_bytes(ready: Path, set_params: SetParams, tune: str, recomputed: bool) -> None:
     """Also with dropout in the additions and layers computed again."""
-    set_params(instruct={"tune": tune, "gradient_checkpointing": True})
+    set_params(instruct={"tune": tune, "gradient_checkpointing": recomputed})
     whole = bridge.stage(ready, "instruct")
     metrics = instruct.run(whole)
     expected = _bytes(whole.out)
