@@ -26,7 +26,7 @@ _OWN_BENCHMARKS = {
 def listing(workspace: Path) -> dict[str, Any]:
     """Readers with the sets that they can fill, encoders, language models, aligners, benchmarks, profiles."""
     return {
-        "readers": {name: _sets(kinds) for name, (_, kinds) in READERS.items()},
+        "readers": {name: _sets(name, kinds) for name, (_, kinds) in READERS.items()},
         "encoders": dict(ADAPTERS),
         "llm_families": list(LLM_FAMILIES),
         "aligners": [*RECIPES, *ALIASES],
@@ -63,8 +63,9 @@ def listing_text(found: dict[str, Any]) -> str:
     return "\n\n".join(f"{title}\n" + _table(lines) for title, lines in rows.items() if lines)
 
 
-def _sets(kinds: frozenset[str]) -> list[str]:
-    return [name for name, kind in SETS.items() if kind in kinds]
+def _sets(reader: str, kinds: frozenset[str]) -> list[str]:
+    """The sets that a reader can fill; an encoder is not trained on vectors that are brought along."""
+    return [name for name, kind in SETS.items() if kind in kinds and (reader, name) != ("embeddings", "encoder")]
 
 
 def _table(rows: list[tuple[str, str]]) -> str:

@@ -70,7 +70,9 @@ class Registry:
             raise InputError("the model registry needs MLflow, which is not installed; install the extra ops")
         if not create:
             if not has_store(workspace):
-                raise InputError(f"{workspace}: no mlflow.db here; register a model, or set MLFLOW_TRACKING_URI")
+                raise InputError(
+                    f"{workspace}: no mlflow.db here; name a model in report.register_as and run `dvc repro`, or set MLFLOW_TRACKING_URI"
+                )
             for key, value in _PATIENCE.items():
                 os.environ.setdefault(key, value)
         self.client: Any = _Client(workspace)

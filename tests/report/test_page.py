@@ -210,6 +210,11 @@ def test_a_licence_is_read_from_the_parts_own_card_and_never_guessed(tmp_path: P
     assert stated_licence("ViT-B-32/openai", None, tmp_path) is None
 
 
+def test_the_summary_of_nothing_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="evaluate has not run here; run `dvc repro`"):
+        table(tmp_path)
+
+
 def test_the_summary_shows_scores_gap_places_and_what_to_try(tmp_path: Path) -> None:
     made_up.write_metrics(tmp_path / "metrics", made_up.metrics())
     assert "`gapbridge report`" in table(tmp_path)

@@ -25,6 +25,8 @@ def table(workspace: Path) -> str:
 
 def _told(workspace: Path, stage: str, tell: Callable[[Mapping[str, Any]], list[str]]) -> list[str]:
     path = workspace / "metrics" / f"{stage}.json"
+    if not path.exists():
+        raise ArtifactError(f"{path}: missing, since {stage} has not run here; run `dvc repro`")
     try:
         return tell(artifacts.read_json(path))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
