@@ -22,6 +22,7 @@ def test_it_says_what_params_may_say(checkout: Path) -> None:
     assert set(found["aligners"]) == set(get_args(RealignParams.model_fields["method"].annotation))
     assert all(set(sets) <= set(SETS) and sets for sets in found["readers"].values())
     assert found["readers"]["folder"] == ["images"]
+    assert found["readers"]["embeddings"] == ["texts", "images", "probe"]
     assert set(found["benchmarks"]) == set(BENCHMARKS)
     assert all(entry["protocols"] for entry in found["benchmarks"].values())
     assert {"default", "paper-llama3-8b", "cpu-small"} <= set(found["profiles"])

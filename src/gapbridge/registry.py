@@ -71,7 +71,8 @@ class Registry:
         if not create:
             if not has_store(workspace):
                 raise InputError(
-                    f"{workspace}: no mlflow.db here; name a model in report.register_as and run `dvc repro`, or set MLFLOW_TRACKING_URI"
+                    f"{workspace}: no mlflow.db here; name a model in report.register_as and run `dvc repro`, or set"
+                    " MLFLOW_TRACKING_URI"
                 )
             for key, value in _PATIENCE.items():
                 os.environ.setdefault(key, value)
