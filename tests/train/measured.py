@@ -1,8 +1,13 @@
-"""Training at sizes whose memory can be measured. Runs alone, and then prints what the system says it held at most."""
+"""Training at sizes whose memory can be measured.
+
+Run alone it prints what the system says it held at most; as one of several ranks, what torch's allocator held there.
+"""
 
 import json
+import os
 import resource
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,13 +93,14 @@ def learn(shape: str, tune: str, samples: int = SAMPLES, **settings: Any) -> Gap
     return model
 
 
-def estimated(shape: str, tune: str, samples: int = SAMPLES, **settings: Any) -> Footprint:
-    """Of what `learn` does."""
+def estimated(shape: str, tune: str, samples: int = SAMPLES, ranks: int = 1, **settings: Any) -> Footprint:
+    """Of what `learn` does, on one of the ranks that share the samples."""
     config, length = SHAPES[shape]
-    step = StepShape(samples, length, samples, samples * (length - length // 2))
+    mine = samples // ranks
+    step = StepShape(mine, length, mine, mine * (length - length // 2))
     checkpointed = settings.get("gradient_checkpointing", False)
     bf16 = settings.get("precision") == "bf16"
-    return footprint(config, ADAPTER, WIDTH, step, tune, bf16, checkpointed, LORA)  # type: ignore[arg-type]
+    return footprint(config, ADAPTER, WIDTH, step, tune, bf16, checkpointed, LORA, ranks=ranks)  # type: ignore[arg-type]
 
 
 def allocated(work: Callable[[], object], folder: Path) -> int:
@@ -113,6 +119,10 @@ def _resident() -> int:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     shape, tune, samples = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    if "RANK" in os.environ:
+        with tempfile.TemporaryDirectory() as folder:
+            print(allocated(lambda: learn(shape, tune, samples), Path(folder)))
+        sys.exit()
     learn(shape, tune, 1)  # all code that will run is in memory now
     before = _resident()
     learn(shape, tune, samples)

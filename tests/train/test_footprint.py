@@ -42,6 +42,17 @@ def test_so_it_is_in_bf16_with_recomputed_layers(tune: str, tmp_path: Path) -> N
     assert measured.estimated("qwen3", tune, **settings).peak == pytest.approx(real, rel=0.15)
 
 
+@pytest.mark.parametrize("shape", sorted(measured.SHAPES))
+def test_two_ranks_keep_the_room_for_all_gradients(shape: str, checkout: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "tests.train.measured", shape, "full", "24"]
+    done = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True, cwd=checkout)
+    first, second = map(int, done.stdout.split())
+    seen = measured.estimated(shape, "full", 24, ranks=2)
+    assert seen.peak == pytest.approx(first, rel=0.15) == pytest.approx(second, rel=0.15)
+    assert seen.gradients == pytest.approx(4 * seen.trained_parameters, rel=0.001)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("tune", measured.TUNES.values(), ids=list(measured.TUNES))
 @pytest.mark.parametrize("shape", sorted(measured.SHAPES))
@@ -85,7 +96,6 @@ def test_recomputed_layers_bf16_a_tower_and_more_ranks_cost_what_they_should() -
     assert again.activations < plain.activations / 2 and again.flops == plain.flops
     assert narrow.weights < 0.6 * plain.weights and narrow.activations < 0.8 * plain.activations
     assert _llama(tower_parameters=1000).peak == plain.peak + 4000
-    assert _llama("full", ranks=2).peak == _llama("full").peak + 4 * _llama("full").trained_parameters
     packed = footprint(measured.SHAPES["llama"][0], measured.ADAPTER, measured.WIDTH,
                        StepShape(2, 256, 8, 200, packed=True), "frozen", False)  # fmt: skip
     assert packed.flops > plain.flops and packed.tokens == plain.tokens == 512

@@ -91,12 +91,11 @@ def footprint(
 
     Raises ValueError where `tune` is lora and `lora` is missing.
     """
-    needed = _Needed(adapter, width, step, tune, bf16, gradient_checkpointing, lora)
+    needed = _Needed(adapter, width, step, tune, bf16, gradient_checkpointing, lora, buckets=ranks > 1)
     model = needed.model(llm.get_text_config())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     weights = sum(_bytes(tensor) for tensor in (*model.parameters(), *model.buffers()))
     gradients = trained * _FP32_BYTES
-    buckets = gradients if ranks > 1 else 0  # DDP sums a copy of them
     most = max(needed.peak(llm.get_text_config()), Peak(gradients, gradients, 0, 0))
     rest = most.live - most.gradients - most.logits
     activations = min(rest, most.kept)
@@ -104,7 +103,7 @@ def footprint(
         sum(parameter.numel() for parameter in model.parameters()) + tower_parameters,
         trained,
         weights + tower_parameters * _FP32_BYTES,
-        most.gradients + buckets,
+        most.gradients,
         _MOMENTS * trained * _FP32_BYTES,
         activations,
         most.logits,
@@ -133,6 +132,8 @@ class _Needed(NamedTuple):
     bf16: bool
     gradient_checkpointing: bool
     lora: Lora | None
+    buckets: bool
+    """Whether the room for all gradients is there all the time, as it is where ranks sum them."""
 
     def model(self, text: PreTrainedConfig) -> GapbridgeForConditionalGeneration:
         """On the meta device, in the precisions of training, what learns marked so."""
@@ -162,7 +163,7 @@ class _Needed(NamedTuple):
         model = self.model(text)
         with FakeTensorMode(), recomputed_layers(model, self.gradient_checkpointing):
             _put_on_cpu(model)
-            return _play(model, self.step, self.bf16)
+            return _play(model, self.step, self.bf16, self.buckets)
 
 
 def _period(kinds: list[str]) -> int:
@@ -219,10 +220,10 @@ def _put_on_cpu(model: nn.Module) -> None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
-def _play(model: GapbridgeForConditionalGeneration, step: StepShape, bf16: bool) -> Peak:
+def _play(model: GapbridgeForConditionalGeneration, step: StepShape, bf16: bool, buckets: bool) -> Peak:
     """Forwards and backwards, as `train.examples.target_loss` goes, but for what looks at the tensors' content."""
     text = model.config.text_config
-    with _Watch(model, text.vocab_size) as watch:
+    with _Watch(model, text.vocab_size, buckets) as watch:
         with torch.autocast("cpu", torch.bfloat16, bf16):
             tokens = model.model.multi_modal_projector(
                 torch.zeros(step.samples, model.config.vision_config.hidden_size)
@@ -250,17 +251,19 @@ def _play(model: GapbridgeForConditionalGeneration, step: StepShape, bf16: bool)
 class _Watch(TorchDispatchMode):
     """Counts the bytes of every storage from the operation that makes it to its end."""
 
-    def __init__(self, model: nn.Module, vocabulary: int) -> None:
+    def __init__(self, model: nn.Module, vocabulary: int, buckets: bool) -> None:
         super().__init__()
-        self.live, self.gradients, self.logits = 0, 0, 0
+        learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._buckets = buckets
+        self.gradients = sum(map(_bytes, learning)) if buckets else 0
+        self.live, self.logits = self.gradients, 0
         self.peak = (0, 0, 0)
         self._vocabulary = vocabulary
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
         for tensor in (*model.parameters(), *model.buffers()):
             self._known.add(tensor.untyped_storage())
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(self._count_gradient)
+        for parameter in learning:
+            parameter.register_post_accumulate_grad_hook(self._count_gradient)
 
     def __torch_dispatch__(
         self, operation: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -287,7 +290,10 @@ class _Watch(TorchDispatchMode):
             self.peak = (self.live, self.gradients, self.logits)
 
     def _count_gradient(self, parameter: Tensor) -> None:
-        self.gradients += _bytes(parameter)
+        if self._buckets:
+            parameter.grad = None  # it is copied to its place among the others
+        else:
+            self.gradients += _bytes(parameter)
 
 
 def step_flops(model: GapbridgeForConditionalGeneration, step: StepShape) -> float:

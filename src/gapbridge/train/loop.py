@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -159,7 +159,11 @@ class _Run:
         label: str,
     ) -> None:
         # The precision is the loop's own: accelerate remembers one for the whole process.
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+        # Gradients lie in the buckets that are summed over ranks: a copy of them would take their memory twice.
+        buckets = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+        self.accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[buckets]
+        )
         self.settings, self.label, self.loss_of = settings, label, loss_of
         self.model = model.to(self.accelerator.device).train()
         model.requires_grad_(False)
