@@ -38,6 +38,31 @@ def test_the_same_errors_leave_no_doubt_where_other_errors_do() -> None:
     assert other.interval == pytest.approx((-0.277, 0.277), abs=0.04)
 
 
+def test_benchmarks_about_the_same_scenes_are_not_independent() -> None:
+    better, worse = [1, 1, 0, 0] * 25, [0, 0, 1, 1] * 25
+    names = ("color", "count", "shape", "pope")
+    same = compare(*([line for name in names for line in lines(s, name)] for s in (better, worse)), seed=0).average
+    apart = [
+        [{**line, "group_id": f"{name}-{line['group_id']}"} for name in names for line in lines(s, name)]
+        for s in (better, worse)
+    ]
+    other = compare(*apart, seed=0).average
+    assert same is not None and other is not None
+    # four benchmarks that rise and fall together know no more than one; of scenes of their own, twice as much
+    assert same.interval == pytest.approx((-0.277, 0.277), abs=0.04)
+    assert other.interval == pytest.approx((-0.139, 0.139), abs=0.03)
+
+
+def test_one_scene_among_many_has_no_interval_and_does_not_spoil_the_others() -> None:
+    ours, theirs = lines([1, 0] * 40), lines([0, 0] * 40)
+    found = compare(
+        [*ours, *lines([1], "rare", group_id="only")], [*theirs, *lines([0], "rare", group_id="only")], seed=0
+    )
+    pope, rare = found.benchmarks
+    assert rare.interval == (1.0, 1.0)
+    assert 0.4 <= pope.interval[0] <= pope.interval[1] <= 0.6
+
+
 def test_f1_counts_as_it_is_and_new_combinations_do_not_count() -> None:
     candidate = [*lines([1]), {**lines([1], "captions")[0], "f1": 0.75}, *lines([1], "new", novel=True)]
     champion = [*lines([1]), {**lines([1], "captions")[0], "f1": 0.5}, *lines([0], "new", novel=True)]

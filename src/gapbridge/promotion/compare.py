@@ -1,17 +1,18 @@
 """Candidate against champion on the same benchmark items: paired bootstrap on the scores of each item.
 
-Shapes: `g` groups (scenes, source pictures) of one benchmark, `r` bootstrap draws.
+Shapes: `g` groups (scenes, source pictures) of one benchmark, `a` those of all of them, `r` bootstrap draws.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 AVERAGE = "average"
 _DRAWS = 2000
+_DRAWS_AT_ONCE = 100
 _INTERVAL = (2.5, 97.5)
 _SAME = ("protocol", "prompt", "answer")
 """What has to be equal for an item to be the same question under the same rules."""
@@ -29,7 +30,7 @@ class Difference:
     champion: float
     difference: float
     interval: tuple[float, float]
-    """95 % percentile interval of `difference`, whole groups redrawn together for both models."""
+    """95 % percentile interval of `difference`: whole groups redrawn, for both models and every benchmark at once."""
 
 
 @dataclass(frozen=True)
@@ -54,48 +55,75 @@ def compare(candidate: Sequence[Line], champion: Sequence[Line], seed: int) -> C
         if (reason := _mismatch(ours.get(name, {}), theirs.get(name, {})))
     }
     names = sorted(ours.keys() - unmatched.keys())
-    drawn = {name: _Paired(ours[name], theirs[name], seed) for name in names}
-    benchmarks = tuple(paired.difference(name) for name, paired in drawn.items())
-    return Comparison(benchmarks, _average(benchmarks, list(drawn.values())), unmatched)
+    paired = [_Paired.of(ours[name], theirs[name]) for name in names]
+    draws = _redraw(paired, seed) if paired else np.empty((0, 0))
+    benchmarks = tuple(
+        Difference(name, one.items, *one.means, one.means[0] - one.means[1], _interval(differences))
+        for name, one, differences in zip(names, paired, draws, strict=True)
+    )
+    return Comparison(benchmarks, _average(benchmarks, draws), unmatched)
 
 
-class _Paired:
-    """Both models' scores on the items of one benchmark, summed by group: (g, 3) candidate, champion, items."""
+class _Paired(NamedTuple):
+    """Both models' scores on the items of one benchmark, summed by group."""
 
-    def __init__(self, candidate: Mapping[str, Line], champion: Mapping[str, Line], seed: int) -> None:
+    groups: list[str]
+    sums: np.ndarray
+    """(g, 3): candidate, champion, items."""
+
+    @classmethod
+    def of(cls, candidate: Mapping[str, Line], champion: Mapping[str, Line]) -> "_Paired":
         sums: dict[str, list[float]] = {}
         for item_id in sorted(candidate):
             row = sums.setdefault(str(candidate[item_id].get("group_id") or item_id), [0.0, 0.0, 0.0])
             for place, line in enumerate((candidate[item_id], champion[item_id])):
                 row[place] += _score(line)
             row[2] += 1
-        table = np.array([sums[group] for group in sorted(sums)])
-        self.means = [math.fsum(table[:, place]) / float(table[:, 2].sum()) for place in (0, 1)]
-        self.items = int(table[:, 2].sum())
-        weights = np.random.default_rng([seed, len(table)]).multinomial(
-            len(table), np.full(len(table), 1 / len(table)), size=_DRAWS
-        )
-        totals = weights @ table  # (r, 3)
-        self.draws = (totals[:, 0] - totals[:, 1]) / totals[:, 2]
+        return cls(sorted(sums), np.array([sums[group] for group in sorted(sums)]))
 
-    def difference(self, name: str) -> Difference:
-        return Difference(name, self.items, *self.means, self.means[0] - self.means[1], _interval(self.draws))
+    @property
+    def items(self) -> int:
+        return int(self.sums[:, 2].sum())
+
+    @property
+    def means(self) -> list[float]:
+        return [math.fsum(self.sums[:, place]) / self.items for place in (0, 1)]
 
 
-def _average(benchmarks: Sequence[Difference], paired: Sequence[_Paired]) -> Difference | None:
+def _redraw(paired: Sequence[_Paired], seed: int) -> np.ndarray:
+    """(benchmarks, r): the differences when the groups of all benchmarks together are drawn again, with replacement.
+
+    Benchmarks that ask about the same scenes so rise and fall together in a draw, as they would with other scenes.
+    NaN where a draw has no group of the benchmark.
+    """
+    groups = sorted(set().union(*(one.groups for one in paired)))
+    places = {group: place for place, group in enumerate(groups)}
+    columns = [[places[group] for group in one.groups] for one in paired]
+    random = np.random.default_rng([seed, len(groups)])
+    even = np.full(len(groups), 1 / len(groups))
+    found = []
+    for _ in range(0, _DRAWS, _DRAWS_AT_ONCE):
+        weights = random.multinomial(len(groups), even, size=_DRAWS_AT_ONCE)  # (draws at once, a)
+        totals = [weights[:, own] @ one.sums for own, one in zip(columns, paired, strict=True)]
+        with np.errstate(invalid="ignore"):
+            found.append([(ours - theirs) / items for ours, theirs, items in (total.T for total in totals)])
+    return np.concatenate(found, axis=1)
+
+
+def _average(benchmarks: Sequence[Difference], draws: np.ndarray) -> Difference | None:
     if not benchmarks:
         return None
     candidate, champion, difference = (
         math.fsum(getattr(one, key) for one in benchmarks) / len(benchmarks)
         for key in ("candidate", "champion", "difference")
     )
-    draws = np.mean([one.draws for one in paired], axis=0)
     items = sum(one.items for one in benchmarks)
-    return Difference(AVERAGE, items, candidate, champion, difference, _interval(draws))
+    present = draws[:, ~np.isnan(draws).all(axis=0)]
+    return Difference(AVERAGE, items, candidate, champion, difference, _interval(np.nanmean(present, axis=0)))
 
 
 def _interval(draws: np.ndarray) -> tuple[float, float]:
-    low, high = np.percentile(draws, _INTERVAL)
+    low, high = np.nanpercentile(draws, _INTERVAL)
     return round(float(low), 4), round(float(high), 4)
 
 
