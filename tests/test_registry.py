@@ -37,6 +37,21 @@ def test_what_a_reference_means(home: Path) -> None:
             registry.resolve(reference)
 
 
+def test_a_registration_that_is_cut_short_leaves_a_run_that_says_so(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlflow.MlflowClient.log_artifacts", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        registered(home)
+    registry = Registry(home)
+    (run,) = registry.client.search_runs([registry.experiment_id])
+    assert (run.info.run_name, run.info.status) == ("register", "FAILED")
+    assert registry.versions("tiny") == []
+
+
 def test_a_package_lacks_what_it_was_registered_without(home: Path) -> None:
     registered(home)
     registry = Registry(home)

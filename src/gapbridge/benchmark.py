@@ -84,12 +84,10 @@ class _Quiet:
 
 def _log(registry: Registry, version: Version, folder: Path, figures: Mapping[str, Any]) -> str:
     client = registry.client
-    tags = {"stage": "benchmark", "model": version.name, "model.version": str(version.number)}
-    run_id: str = client.create_run(registry.experiment_id, run_name="benchmark", tags=tags).info.run_id
-    for name, value in flatten(figures).items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            client.log_metric(run_id, f"final.{name}", float(value))
-    for path in sorted(folder.iterdir()):
-        client.log_artifact(run_id, str(path), "benchmark")
-    client.set_terminated(run_id)
-    return run_id
+    with registry.run("benchmark", {"model": version.name, "model.version": str(version.number)}) as run_id:
+        for name, value in flatten(figures).items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                client.log_metric(run_id, f"final.{name}", float(value))
+        for path in sorted(folder.iterdir()):
+            client.log_artifact(run_id, str(path), "benchmark")
+        return run_id

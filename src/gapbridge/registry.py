@@ -5,8 +5,8 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,20 @@ class Registry:
                 raise
 
     @contextmanager
+    def run(self, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
+        """The id of a new MLflow run, FINISHED when the block ends and FAILED where something is raised in it."""
+        client = self.client
+        named = {"stage": kind, **tags}
+        run_id: str = client.create_run(self.experiment_id, run_name=kind, tags=named).info.run_id
+        try:
+            yield run_id
+        except BaseException:
+            with suppress(InputError):  # what was raised tells more than a store that is gone
+                client.set_terminated(run_id, "FAILED")
+            raise
+        client.set_terminated(run_id)
+
+    @contextmanager
     def package(self, version: Version) -> Iterator[Path]:
         """The files of a version in a folder that goes when the block ends.
 
@@ -268,12 +282,10 @@ def register(workspace: Path, name: str, model: Path, model_card: Path, probe: P
         parts = {name: _digest(copy / name) for name in PARTS if (copy / name).exists()}
         tags |= parts | {_PACKAGE_DIGEST: artifacts.dvc_digest(copy)}
         registry.ensure_model(name)
-        run_tags = {"stage": "register"} | tags
-        run_id = client.create_run(registry.experiment_id, run_name="register", tags=run_tags).info.run_id
-        client.log_artifacts(run_id, str(copy), _PACKAGE)
-    client.set_terminated(run_id)
-    source = f"{client.get_run(run_id).info.artifact_uri}/{_PACKAGE}"
-    return int(client.create_model_version(name, source, run_id, tags=tags).version)
+        with registry.run("register", tags) as run_id:
+            client.log_artifacts(run_id, str(copy), _PACKAGE)
+            source = f"{client.get_run(run_id).info.artifact_uri}/{_PACKAGE}"
+            return int(client.create_model_version(name, source, run_id, tags=tags).version)
 
 
 def _evidence(workspace: Path) -> dict[str, Path]:
