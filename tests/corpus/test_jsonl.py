@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from gapbridge.corpus.manifest import BadRow
@@ -72,6 +72,7 @@ def test_a_bad_row_is_told_by_line_and_reason(
 def test_every_row_becomes_a_record_or_a_bad_row(
     save_lines: Callable[..., None], read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]], rows: Any
 ) -> None:
+    assume(not (len(rows) == 1 and isinstance(rows[0], list)))  # such a file is an array, and refused as a whole
     save_lines("t.jsonl", rows)
     records, bad = read("jsonl", "text", "t.jsonl")
     assert len(records) + len(bad) == len(rows)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gapbridge.corpus.manifest import BadRow
+from gapbridge.errors import InputError
 
 
 def question(**fields: Any) -> dict[str, Any]:
@@ -54,3 +55,12 @@ def test_a_bad_row_is_told(
     assert records == []
     assert bad.place == "p.jsonl line 1"
     assert reason in bad.reason
+
+
+@pytest.mark.parametrize("content", [b'[{"id": 1}]', b"[\n  {}\n]"])
+def test_one_array_of_objects_is_told_from_an_object_a_line(
+    tmp_path: Path, read: Callable[..., tuple[list[dict[str, Any]], list[BadRow]]], content: bytes
+) -> None:
+    (tmp_path / "list.json").write_bytes(content)
+    with pytest.raises(InputError, match="one JSON array, not an object a line; set format to llava"):
+        read("pope", "question", "list.json")

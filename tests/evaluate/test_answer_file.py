@@ -110,6 +110,18 @@ def test_a_list_may_bring_ids_and_questions_and_its_bad_lines_are_told(
     assert (tally.answered, tally.failed) == (3, 6)
 
 
+def test_a_file_of_pope_is_asked_its_own_questions(photos: Path, model_folder: Path, tmp_path: Path) -> None:
+    rows = [
+        '{"question_id": 7, "image": "0.png", "text": "is there a cat", "label": "yes"}',
+        '{"question_id": 8, "image": "2.png", "text": "", "label": "no"}',
+    ]
+    (tmp_path / "pope.jsonl").write_text("\n".join(rows))
+    predict(model_folder, tmp_path / "pope.jsonl", tmp_path / "out.jsonl", "describe the picture", SETTINGS, photos)
+    first, second = read(tmp_path / "out.jsonl")
+    assert (first["id"], first["question"], "answer" in first) == ("7", "is there a cat", True)
+    assert (second["id"], second["error"]) == ("8", '"text" is empty')
+
+
 def test_it_goes_on_where_it_was_stopped_and_asks_nothing_twice(
     photos: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """JSON Lines, an object a line: `{"text", "id"?, "group_id"?}`, or DenseFusion's `{"image_path", "caption"}`."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,9 @@ from gapbridge.corpus.manifest import BadRow
 from gapbridge.corpus.origin import Draft, Origin
 from gapbridge.corpus.rows import Row, drafts
 from gapbridge.errors import InputError
+
+_ARRAY = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*(\{|$)")
+"""How a file begins that is one array of objects, over one line or many."""
 
 
 def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
@@ -18,12 +22,14 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
 def lines(origin: Origin) -> Iterator[tuple[str, int, dict[str, Any] | BadRow]]:
     """Place, line number (from 1) and object of every line that is not blank.
 
-    Raises InputError when the file cannot be opened.
+    Raises InputError when the file cannot be opened, or is one JSON array.
     """
     path = origin.file()
     try:
         with path.open("rb") as handle:
             for number, line in enumerate(handle, 1):
+                if number == 1 and _ARRAY.match(line) and not (line.rstrip().endswith(b"]") and handle.peek(1)):
+                    raise InputError(f"{origin.path}: is one JSON array, not an object a line; set format to llava?")
                 if line.strip():
                     place = f"{origin.path} line {number}"
                     yield place, number, _parsed(origin, place, line)

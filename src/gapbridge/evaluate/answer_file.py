@@ -6,7 +6,7 @@ A line is `{"id", "image", "question", "answer"}` with `model` and `max_new_toke
 
 import fcntl
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +19,15 @@ from tqdm import tqdm
 from gapbridge import artifacts
 from gapbridge.corpus import folder, jsonl
 from gapbridge.corpus.manifest import BadRow
-from gapbridge.corpus.origin import BadFieldError, Origin, identified, optional_words, words
+from gapbridge.corpus.origin import BadFieldError, Origin, identified, words
 from gapbridge.errors import InputError
 from gapbridge.evaluate.generation import Request
 from gapbridge.evaluate.predict import Predictor, open_picture
 
 _DECODERS = 4
+# Ours first, then those of POPE's files.
+_ID_FIELDS = ("id", "question_id")
+_QUESTION_FIELDS = ("question", "text")
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,8 @@ def predict(
 def read_input(source: Path, images: Path | None, question: str) -> list[Asked]:
     """What is to be asked, in order: the pictures of a folder by name, or the lines of a JSON Lines list.
 
-    A line is `{"id"?, "image", "question"?}`; `question` stands in where it has none. Raises InputError when the
-    input is missing or empty.
+    A line is `{"id"?, "image", "question"?}`, or as POPE has it `{"question_id"?, "image", "text"?}`; `question` stands
+    in where it has none. Raises InputError when the input is missing or empty.
     """
     if not question.strip():
         raise InputError("--question: is empty; ask something about the picture")
@@ -124,14 +127,20 @@ def _of_list(source: Path, images: Path | None, question: str) -> Iterator[Asked
             continue
         shown, own_question = None, question
         try:
-            name = identified(row) if row.get("id") is not None else name
-            shown, own_question = words(row, "image"), optional_words(row, "question") or question
+            own_id = _first_of(row, _ID_FIELDS)
+            name = identified(row, own_id) if own_id else name
+            shown, asks = words(row, "image"), _first_of(row, _QUESTION_FIELDS)
+            own_question = words(row, asks) if asks else question
             if name in seen:
                 raise BadFieldError("the id was used before")
             yield Asked(name, shown, named_in.root / named_in.picture(shown), own_question)
         except BadFieldError as error:
             yield Asked(name, shown, None, own_question, str(error))
         seen.add(name)
+
+
+def _first_of(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    return next((name for name in names if row.get(name) is not None), None)
 
 
 @contextmanager
