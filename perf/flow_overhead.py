@@ -1,8 +1,8 @@
 """What the flow costs over its bare stages: `python -m perf.flow_overhead --work DIR [--profile smoke]`.
 
 Runs the chain from nothing twice, each in a workspace and with caches of its own: by the Prefect flow, and as bare
-`gapbridge STAGE` processes in the same order, as many at a time, without Prefect and DVC. Prints one JSON object.
-Both run on the same machine within minutes, so their ratio says more than either.
+`gapbridge STAGE` processes in the same order, as many at a time, without Prefect and DVC; both tell MLflow. Both run on
+the same machine within minutes, so their ratio says more than either. Writes docs/results/flow-overhead.json.
 """
 
 import json
@@ -15,8 +15,9 @@ from pathlib import Path
 
 import click
 
+from flows.chain import WORKERS
 from flows.pipeline import graph
-from flows.train import WORKERS
+from gapbridge import artifacts
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,7 +55,7 @@ def _bare(workspace: Path, environment: dict[str, str]) -> None:
 @click.option("--work", type=click.Path(file_okay=False, path_type=Path), required=True, help="a new folder")
 @click.option("--profile", default="default", show_default=True)
 def main(work: Path, profile: str) -> None:
-    """Print the seconds of both and their ratio."""
+    """Print the seconds of both and their ratio, and write them down."""
     work.mkdir(parents=True)
     seconds = {}
     for name in ("flow", "bare"):
@@ -66,7 +67,11 @@ def main(work: Path, profile: str) -> None:
         else:
             _bare(workspace, environment)
         seconds[name] = round(time.monotonic() - started, 1)
-    print(json.dumps({"profile": profile, "seconds": seconds, "ratio": round(seconds["flow"] / seconds["bare"], 3)}))
+    ratio = round(seconds["flow"] / seconds["bare"], 3)
+    command = f"python -m perf.flow_overhead --work DIR --profile {profile}"
+    figures = {"command": command, "cores": os.cpu_count(), "seconds": seconds, "ratio": ratio}
+    print(json.dumps(figures))
+    artifacts.write_json(ROOT / "docs" / "results" / "flow-overhead.json", figures)
 
 
 if __name__ == "__main__":

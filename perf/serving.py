@@ -75,7 +75,7 @@ def prepare(work: Path, model: Path) -> None:
     for name in ("dvc.lock", "params.yaml", "card.md"):
         (work / name).write_text("gallery: 1\n")
     picture = Image.fromarray(_pixels(0))
-    probe = write_probe(work, Predictor.load(model, max_new_tokens=ANSWER_TOKENS), [picture] * 4, _QUESTIONS)
+    probe = write_probe(work, Predictor.load(model), [picture] * 4, _QUESTIONS, ANSWER_TOKENS)
     for _ in range(2):
         register(work, "perf", model, work / "card.md", probe)
     (work / "params.yaml").unlink()
