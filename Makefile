@@ -56,7 +56,7 @@ test-stack: setup
 	@python -m pytest -m stack
 
 lint: setup
-	@ruff check . && ruff format --check . && lint-imports
+	@ruff check . && ruff format --check . && lint-imports && mypy
 
 lock:
 	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-strip-extras \

@@ -64,14 +64,14 @@ def run_all(
         ready = [] if failed else [stage for stage, deps in waiting.items() if deps <= states.keys()]
         for stage in ready[: WORKERS - (len(futures) - len(states))]:
             upstream = [futures[dep] for dep in waiting.pop(stage)]
-            futures[stage] = run.submit(stage, str(workspace), timeout_minutes, wait_for=upstream)
+            futures[stage] = run.submit(stage, str(workspace), timeout_minutes, wait_for=upstream, return_state=False)
         running = {future: stage for stage, future in futures.items() if stage not in states}
         if not running:
             break
         done = next(as_completed(list(running)))
         done.wait()
         states[running[done]] = done.state
-        update_progress_artifact(bar, 100.0 * len(states) / total)
+        update_progress_artifact(bar, 100.0 * len(states) / total)  # type: ignore[arg-type]  # no coroutine in a flow
     _show(workspace, states)
     return states
 

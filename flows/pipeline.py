@@ -252,6 +252,8 @@ def _started(command: list[str], workspace: Path, stderr: int = subprocess.STDOU
 def _lines(process: subprocess.Popen[bytes]) -> Iterator[str | None]:
     """Lines as they come, where a progress bar's carriage return ends one too; None when it is quiet for long."""
     output, rest = process.stdout, b""
+    if output is None:
+        raise AssertionError("it is started with a pipe")
     with selectors.DefaultSelector() as selector:
         selector.register(output, selectors.EVENT_READ)
         while True:

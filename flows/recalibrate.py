@@ -22,7 +22,7 @@ _ALIGNMENT = Path("artifacts", "realign")
 
 @flow(
     name="recalibrate",
-    task_runner=ThreadPoolTaskRunner(max_workers=chain.WORKERS),
+    task_runner=ThreadPoolTaskRunner(max_workers=chain.WORKERS),  # type: ignore[arg-type]  # Prefect's types are invariant
     persist_result=True,
     result_serializer="json",
     validate_parameters=True,

@@ -23,12 +23,14 @@ COMPLETED = "gapbridge.train.completed"
 
 @flow(
     name="train",
-    task_runner=ThreadPoolTaskRunner(max_workers=chain.WORKERS),
+    task_runner=ThreadPoolTaskRunner(max_workers=chain.WORKERS),  # type: ignore[arg-type]  # Prefect's types are invariant
     persist_result=True,
     result_serializer="json",
     validate_parameters=True,
 )
-def train(workspace: str = ".", own_workspace: bool = False, stage_timeout_minutes: PositiveFloat | None = None) -> Any:
+def train(
+    workspace: str = ".", own_workspace: bool = False, stage_timeout_minutes: PositiveFloat | None = None
+) -> State[Any] | dict[str, Any]:
     """Bring every stage of the workspace's dvc.yaml up to date.
 
     With `own_workspace` the run works in a clone of `workspace`, pushes its outs and leaves a record. Ends Failed with

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from infra.settings import ADMINISTRATOR, DATABASES, HOST, Settings, StackError, write_private
 
@@ -73,8 +74,8 @@ def initialise(settings: Settings) -> None:
     password = partial.with_suffix(".password")
     write_private(password, settings.secrets["administrator_password"])
     made = partial / "data"
-    command = [programs() / "initdb", "--pgdata", made, "--username", ADMINISTRATOR, "--auth=scram-sha-256",
-               "--encoding=UTF8", "--locale=C", f"--pwfile={password}"]  # fmt: skip
+    command = [str(programs() / "initdb"), "--pgdata", str(made), "--username", ADMINISTRATOR,
+               "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", f"--pwfile={password}"]  # fmt: skip
     try:
         if owner is not None:
             os.chown(password, owner.pw_uid, owner.pw_gid)
@@ -87,10 +88,10 @@ def initialise(settings: Settings) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _run_as(
-    owner: pwd.struct_passwd | None, command: list[str | Path], folder: Path
-) -> subprocess.CompletedProcess[str]:
-    identity = {} if owner is None else {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+def _run_as(owner: pwd.struct_passwd | None, command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    identity: dict[str, Any] = (
+        {} if owner is None else {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+    )
     return subprocess.run(
         command, cwd=folder, text=True, check=False, umask=0o077,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **identity,
@@ -117,7 +118,7 @@ def answer(settings: Settings, sql: str) -> str | None:
         "PGPASSWORD": settings.secrets["administrator_password"],
         "PGCONNECT_TIMEOUT": "2",
     }
-    psql = [programs() / "psql", "--no-psqlrc", "--no-password", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-"]
+    psql = [str(programs() / "psql"), "--no-psqlrc", "--no-password", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-"]
     done = subprocess.run(
         psql, env=environment, input=sql, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )

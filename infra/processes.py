@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from infra.settings import write_private
 
@@ -51,7 +52,9 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start `command` in `folder`, as `account` if given, with both its streams in `log`."""
     log.unlink(missing_ok=True)
-    identity = {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    identity: dict[str, Any] = (
+        {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    )
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
         process = subprocess.Popen(
             command, cwd=folder, env=dict(environment), umask=0o077, start_new_session=True,

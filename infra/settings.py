@@ -103,7 +103,7 @@ def load_or_create(home: Path, checkout: Path, wanted_ports: Mapping[str, int]) 
     """As `load`, with fresh secrets and free ports at the first start; `wanted_ports` replace remembered ones."""
     if (home / _FILE).exists():
         settings = load(home, checkout)
-        ports = settings.ports | wanted_ports
+        ports = {**settings.ports, **wanted_ports}
         keys = settings.secrets
     else:
         ports = dict(wanted_ports)

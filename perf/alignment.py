@@ -82,7 +82,7 @@ def bare(texts: Path, images: Path) -> None:
             shape, _, dtype = np.lib.format.read_array_header_1_0(handle)
             buffer = np.empty((_CHUNK // 16, shape[1]), dtype=dtype)
             exact = np.empty(buffer.shape)
-            while handle.readinto(buffer.data):  # type: ignore[attr-defined]
+            while handle.readinto(buffer.data):
                 exact[:] = buffer
 
 

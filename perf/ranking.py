@@ -54,16 +54,16 @@ def verdict(claim: Claim, values: Runs) -> str:
 
 def measure(texts: Path, images: Path, halvings: int, rows: int) -> dict[str, Any]:
     """Values by figure and aligner, and the verdict of every claim."""
-    sides = [open_vectors(path, side) for path, side in ((texts, "texts"), (images, "images"))]  # type: ignore[arg-type]
-    places = np.sort(np.random.default_rng(0).permutation(sides[0].rows)[:rows])
-    sample = Sample.of(*(side.read(places) for side in sides), paired=True)
+    text, image = open_vectors(texts, "texts"), open_vectors(images, "images")
+    places = np.sort(np.random.default_rng(0).permutation(text.rows)[:rows])
+    sample = Sample.of(text.read(places), image.read(places), paired=True)
     runs = [diagnose(sample, seed=seed, methods=METHODS).methods for seed in range(halvings)]
     figures = {
         claim.figure: {method: [run[method][claim.figure] for run in runs] for method in METHODS} for claim in CLAIMS
     }
     return {
         "rows": len(places),
-        "width": sides[0].width,
+        "width": text.width,
         "halvings": halvings,
         "figures": figures,
         "verdicts": {claim.figure: verdict(claim, figures[claim.figure]) for claim in CLAIMS},

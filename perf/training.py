@@ -258,7 +258,11 @@ def _shapes(material: Material, course: Course) -> list[StepShape]:
     order = np.arange(len(material.examples))
     batches = Batches(material.examples, material.vectors, order, course.batch_size, course.seed, material.packed)
     made = [batches(step, 0, 1) for step in range(_WARM_STEPS, course.steps or 0)]
-    return [StepShape(*one["input_ids"].shape, one["samples"], one["targets"], packed=True) for one in made]
+    shapes = (one["input_ids"].shape for one in made)
+    return [
+        StepShape(rows, row_tokens, one["samples"], one["targets"], packed=True)
+        for one, (rows, row_tokens) in zip(made, shapes, strict=True)
+    ]
 
 
 def _model(shape: Shape, case: Case, device: str) -> GapbridgeForConditionalGeneration:

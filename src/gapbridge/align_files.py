@@ -19,9 +19,9 @@ from gapbridge.align import Alignment, Drift, Options, RowBatches, Side, fit_hel
 from gapbridge.align.alignment import SETTINGS_FILE, TENSORS_FILE
 from gapbridge.align.rows import Block
 from gapbridge.embeddings.part_writer import PartWriter
+from gapbridge.embeddings.shards import INDEX_FILE
 from gapbridge.embeddings.vectors import (
     EMBEDDING_FOLDERS,
-    INDEX_FILE,
     METADATA_FOLDER,
     SideName,
     Vectors,
@@ -88,8 +88,9 @@ def drift_files(
 ) -> Drift:
     """Whether the stored statistics still fit the vectors at `texts`, and at `images`. Raises as `fit_files` does."""
     alignment = Alignment.load(alignment_folder)
+    paths: dict[SideName, Path | None] = {"texts": texts, "images": images}
     sides = {}
-    for name, path in (("texts", texts), ("images", images)):
+    for name, path in paths.items():
         if path is not None:
             vectors = open_vectors(path, name)
             _require_same_encoder(alignment, vectors)

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def _scratch() -> Iterator[Leftover]:
     for folder in sorted(path for path in scratch_root().iterdir() if path.is_dir()):
         lock = folder.with_suffix(".lock")
         if not _is_held(lock):
-            yield _folder("scratch", folder, lambda folder=folder, lock=lock: _remove_scratch(folder, lock))
+            yield _folder("scratch", folder, partial(_remove_scratch, folder, lock))
 
 
 def _remove_scratch(folder: Path, lock: Path) -> None:
@@ -118,7 +119,7 @@ def _run_folders(workspace: Path) -> Iterator[Leftover]:
         good = [run for run in runs if _status(run) == "FINISHED"]
         for run in runs:
             if _status(run) is not None and run not in good[-1:]:
-                yield _folder("run", run, lambda run=run: shutil.rmtree(run))
+                yield _folder("run", run, partial(shutil.rmtree, run))
 
 
 def _status(run: Path) -> str | None:

@@ -46,7 +46,9 @@ def _stage_command(name: str) -> click.Command:
             die_with_parent()
         run_stage(name, item)
 
-    params = [click.Argument(["item"], type=click.Choice(EMBED_SETS), metavar="SET")] if name == "embed" else []
+    params: list[click.Parameter] = []
+    if name == "embed":
+        params.append(click.Argument(["item"], type=click.Choice(EMBED_SETS), metavar="SET"))
     return click.Command(name, callback=run, params=params, help=f"Run the stage {name} (see dvc.yaml).")
 
 

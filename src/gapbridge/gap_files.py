@@ -56,7 +56,7 @@ def gap_files(
     text, image = open_sides(texts, images)
     if paired and text.rows != image.rows:
         raise InputError(f"--paired: {text.rows} texts and {image.rows} images; give one image a text, in one order")
-    walked = {name: batches(side, name, max_bad_fraction) for name, side in (("texts", text), ("images", image))}
+    walked = {"texts": batches(text, "texts", max_bad_fraction), "images": batches(image, "images", max_bad_fraction)}
     sides = Side(walked["texts"], text.groups, text.rows), Side(walked["images"], image.groups, image.rows)
     fitted = fit_held_out(*sides, options)[1]
     sample, places = _sample(text, image, walked, paired, rows, options.seed)
@@ -105,7 +105,7 @@ def _places(good: np.ndarray, rows: int, seed: int) -> np.ndarray:
 def _unpaired(texts: Path, images: Path, rows: int, seed: int, max_bad_fraction: float) -> Sample:
     """A sample of another set, for the table across domains."""
     text, image = open_sides(texts, images)
-    walked = {name: batches(side, name, max_bad_fraction) for name, side in (("texts", text), ("images", image))}
+    walked = {"texts": batches(text, "texts", max_bad_fraction), "images": batches(image, "images", max_bad_fraction)}
     for side in walked.values():
         summarise(side)
     return _sample(text, image, walked, False, rows, seed)[0]

@@ -185,7 +185,7 @@ def main(arguments: list[str]) -> None:
     """Mirror a run folder for the process with that number, or to its end; a failure is one line and status 1."""
     try:
         mirror_run(Path(arguments[0]).resolve(), int(arguments[1]) if len(arguments) > 1 else None)
-    except (GapbridgeError, *store_errors()) as error:
+    except (GapbridgeError, *store_errors()) as error:  # type: ignore[misc]  # mypy knows no * here
         sys.exit(f"error: MLflow did not take {arguments[0]}: {one_line(error)}")
 
 

@@ -33,7 +33,7 @@ Template = Annotated[str, AfterValidator(_template)]
 Worded = Annotated[str, AfterValidator(_worded)]
 
 
-BENCHMARK_FORMATS = (
+BenchmarkFormat = Literal[
     "mme",
     "mmstar",
     "scienceqa",
@@ -45,7 +45,8 @@ BENCHMARK_FORMATS = (
     "crpe",
     "pope_official",
     "hallusionbench",
-)
+]
+BENCHMARK_FORMATS: tuple[str, ...] = get_args(BenchmarkFormat)
 """The published benchmarks (`evaluate/benchmarks.py`): each is read in its own layout."""
 
 Format = Literal[
@@ -63,7 +64,7 @@ Format = Literal[
     "unpaired",
     "pope",
     "embeddings",
-    *BENCHMARK_FORMATS,
+    BenchmarkFormat,
 ]
 """How a source's rows are written (docs/data.md); `world` draws them, `embeddings` are vectors with their texts."""
 VECTORS = "vectors:"

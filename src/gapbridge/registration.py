@@ -66,7 +66,7 @@ class _Registrar:
     def _finish(self) -> None:
         """Register, once; imports go their usual way from here on."""
         if self in sys.meta_path:
-            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            sys.meta_path.remove(self)
             register()
 
 
@@ -75,4 +75,4 @@ def install() -> None:
     if _AUTO_CLASSES in sys.modules:
         register()
     elif not any(isinstance(finder, _Registrar) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Registrar())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _Registrar())

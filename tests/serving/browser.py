@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 _COMPLAINTS = ("Log.entryAdded", "Runtime.exceptionThrown")
@@ -20,7 +21,7 @@ _COMPLAINTS = ("Log.entryAdded", "Runtime.exceptionThrown")
 class Page:
     """One open page; what it complains of gathers in `complaints`."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection, self._numbers = connection, itertools.count(1)
         self._session: str | None = None
         self.complaints: list[str] = []
@@ -87,7 +88,7 @@ def open_browser(profile: Path) -> Iterator[Page]:
         try:
             assert process.stderr is not None
             address = next(
-                found.group() for line in process.stderr if (found := re.search(r"ws://127\.0\.0\.1:\S+", line))
+                seen.group() for line in process.stderr if (seen := re.search(r"ws://127\.0\.0\.1:\S+", line))
             )
             with connect(address, max_size=None) as connection:
                 yield Page(connection)

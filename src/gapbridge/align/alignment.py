@@ -195,8 +195,9 @@ class Alignment:
         if not isinstance(settings, dict) or settings.pop("format_version", None) != FORMAT_VERSION:
             raise ArtifactError(f"{path}: not an alignment of format {FORMAT_VERSION}; fit it again")
         try:
-            tensors = safetensors.numpy.load_file(folder / TENSORS_FILE)
-            alignment = cls(**settings, **{name: tensors.get(name) for name in _TENSORS})
+            found = safetensors.numpy.load_file(folder / TENSORS_FILE)
+            tensors: dict[str, Any] = {name: found.get(name) for name in _TENSORS}
+            alignment = cls(**settings, **tensors)
         except (FileNotFoundError, safetensors.SafetensorError, TypeError) as error:
             raise ArtifactError(f"{folder}: a damaged alignment ({error}); fit it again") from error
         alignment._check(folder)

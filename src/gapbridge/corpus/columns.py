@@ -1,6 +1,7 @@
 """Columns of Arrow data, whatever file they stand in, as rows of named fields."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pyarrow
 
@@ -34,7 +35,7 @@ def needed(origin: Origin, kind: str, schema: pyarrow.Schema) -> list[str]:
 
 def rows(origin: Origin, kind: str, path: str, batches: Iterable[pyarrow.RecordBatch]) -> Iterator[Row | BadRow]:
     """Rows of the file at `path` (relative to the root); embedded pictures are located by column and row."""
-    pictured = {*IMAGE_FIELDS, origin.image_field} if kind in PICTURED else set()
+    pictured = {name for name in (*IMAGE_FIELDS, origin.image_field) if name is not None} if kind in PICTURED else set()
     place = 0
     for batch in batches:
         if kind in PICTURED:
@@ -47,7 +48,7 @@ def rows(origin: Origin, kind: str, path: str, batches: Iterable[pyarrow.RecordB
             place += 1
 
 
-def values(batch: pyarrow.RecordBatch) -> Iterator[dict[str, object] | None]:
+def values(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any] | None]:
     """The rows as Python values; None for one that has none, such as a text that is not UTF-8."""
     try:
         yield from batch.to_pylist()
@@ -59,12 +60,12 @@ def values(batch: pyarrow.RecordBatch) -> Iterator[dict[str, object] | None]:
                 yield None
 
 
-def _row(origin: Origin, path: str, number: int, fields: dict[str, object], pictured: set[str | None]) -> Row | BadRow:
+def _row(origin: Origin, path: str, number: int, fields: dict[str, Any], pictured: set[str]) -> Row | BadRow:
     place = f"{path} row {number + 1}"
     for name in pictured & fields.keys():
         value = fields[name]
         held = value.get("bytes") if isinstance(value, dict) else value
-        if isinstance(held, bytes) and name is not None:
+        if isinstance(held, bytes):
             fields[name] = Embedded(f"rows:{path}#{name}#{number}", held)
         elif isinstance(value, dict):
             if value.get("path") is not None and not origin.takes_paths:

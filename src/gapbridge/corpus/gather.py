@@ -138,8 +138,8 @@ def _with_pictures(
 
     with ThreadPoolExecutor(threads) as pool:
         while batch := list(islice(rows, _BATCH_ROWS)):
-            drafts = [row for row in batch if isinstance(row, Draft) and row.picture is not None]
-            unknown = {draft.picture: draft for draft in drafts if draft.picture not in known}
+            drafts = {row.picture: row for row in batch if isinstance(row, Draft) and row.picture is not None}
+            unknown = {picture: draft for picture, draft in drafts.items() if picture not in known}
             known.update(zip(unknown, pool.map(look, unknown.values()), strict=True))
             for row in batch:
                 yield row if isinstance(row, BadRow) else _pictured(origin, row, known)

@@ -10,7 +10,8 @@ import pyarrow.parquet
 from polars import DataFrame
 
 from gapbridge import artifacts
-from gapbridge.corpus.quarantine import BadRow, Quarantine
+from gapbridge.corpus.quarantine import BadRow as BadRow  # readers take it from here
+from gapbridge.corpus.quarantine import Quarantine
 from gapbridge.corpus.records import SCHEMAS, checked, table
 from gapbridge.errors import ArtifactError
 

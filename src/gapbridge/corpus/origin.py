@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 from gapbridge import artifacts
 from gapbridge.corpus.manifest import BadRow
@@ -13,12 +13,20 @@ from gapbridge.errors import InputError
 Side = Literal["texts", "images"]
 
 
-class BroughtVector(NamedTuple):
-    """One of the vectors brought along: where it lies (`data/img_emb/img_emb_0.npy#17`), its digest, what spoils it."""
+class BroughtVector(Protocol):
+    """One of the vectors brought along."""
 
-    locator: str
-    sha256: str
-    reason: str | None
+    @property
+    def locator(self) -> str:
+        """Where it lies: `data/img_emb/img_emb_0.npy#17`."""
+
+    @property
+    def sha256(self) -> str:
+        """The digest of its unit row."""
+
+    @property
+    def reason(self) -> str | None:
+        """What spoils it."""
 
 
 class BroughtVectors(Protocol):
@@ -29,6 +37,9 @@ class BroughtVectors(Protocol):
     width: int
     named: bool
     """Whether they have names, or are known by their place alone."""
+
+    def about(self) -> dict[str, Any]:
+        """Width, the encoder's fingerprint where an index says it, and the digest of every file."""
 
     def at(self, place: int) -> BroughtVector:
         """The one at a place from 0."""

@@ -60,7 +60,7 @@ def _draft(origin: Origin, kind: str, row: Row, name: str) -> Draft:
     picture, group, content = None, f"{origin.path}#{name}", None
     if kind in PICTURED:
         picture, group, content = _picture(origin, fields)
-    record = {"id": name, "group_id": group_of(fields) or group, "source": origin.path}
+    record: dict[str, Any] = {"id": name, "group_id": group_of(fields) or group, "source": origin.path}
     text = first_of(fields, origin.text_field, TEXT_FIELDS)
     if kind == "image":
         return Draft(

@@ -79,7 +79,7 @@ class _Archive(NamedTuple):
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """Members that are no folders; the archive's own list of them is not kept."""
     while (member := archive.next()) is not None:
-        archive.members = []
+        archive.members = []  # type: ignore[attr-defined]  # typeshed leaves it out
         if not member.isdir():
             yield member
 

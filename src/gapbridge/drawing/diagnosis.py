@@ -80,7 +80,8 @@ def write_diagnosis(
     _save(draw.draw_methods(methods, page.LABELS), folder / "methods.png")
     polars.DataFrame([asdict(point) for point in diagnosis.sizes]).write_parquet(folder / "sizes.parquet")
     sizes = [(point.rows, point.mean, point.spread) for point in diagnosis.sizes]
-    _save(draw.draw_sizes(*zip(*sizes, strict=True), diagnosis.rows_needed), folder / "sizes.png")
+    rows, means, spreads = zip(*sizes, strict=True)
+    _save(draw.draw_sizes(rows, means, spreads, diagnosis.rows_needed), folder / "sizes.png")
     if figures.get("domains"):
         _save(draw.draw_domains(figures["domains"]), folder / "domains.png")
     if figures.get("lengths"):

@@ -55,13 +55,13 @@ def draw_gap(points: Mapping[str, np.ndarray], gap_before: float, gap_after: flo
 
 
 def _cloud(axes: Axes, points: np.ndarray, name: str) -> None:
-    axes.scatter(*points.T, s=5, color=COLOURS[name], marker=MARKERS[name], alpha=0.3, linewidths=0, label=LABELS[name])
+    x, y = points.T
+    axes.scatter(x, y, s=5, color=COLOURS[name], marker=MARKERS[name], alpha=0.3, linewidths=0, label=LABELS[name])
 
 
 def _centre(axes: Axes, points: np.ndarray, name: str) -> None:
-    axes.scatter(
-        *points.mean(axis=0), s=110, color=COLOURS[name], marker=MARKERS[name], edgecolors="white", linewidths=1.5
-    )
+    x, y = points.mean(axis=0)
+    axes.scatter(x, y, s=110, color=COLOURS[name], marker=MARKERS[name], edgecolors="white", linewidths=1.5)
 
 
 def _tidy(axes: Axes) -> None:

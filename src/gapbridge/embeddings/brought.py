@@ -94,8 +94,8 @@ class BroughtVectors:
             for row in np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0))):
                 zero = lengths[row] == 0
                 reasons[start + int(row)] = "the vector is zero" if zero else "the vector holds NaN or infinity"
-            for row, content in enumerate(rows):
-                digests[start + row] = np.frombuffer(hashlib.sha256(content.data).digest(), dtype=np.uint8)
+            for place, content in enumerate(rows, start):
+                digests[place] = np.frombuffer(hashlib.sha256(content.data).digest(), dtype=np.uint8)
             start += len(batch)
         return digests, reasons
 

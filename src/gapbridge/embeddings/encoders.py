@@ -11,6 +11,7 @@ is padded to a length that follows from itself.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,7 +107,7 @@ class DualEncoder:
             here = np.flatnonzero(places == count)
             rows[here] = self._encode(
                 [templated[place] for place in here],
-                lambda part, count=int(count): self._towers.tokens(part, count),
+                partial(self._towers.tokens, places=int(count)),
                 self._towers.text_features,
             )
         return rows

@@ -60,7 +60,7 @@ class Llm2ClipTowers:
         self.preprocess_cfg: dict[str, Any] = {"size": self.architecture["image_size"], "transformers": settings}
         config = self._language.config
         about = [config.rope_parameters, config.rms_norm_eps, config.hidden_act, _HEAD, _TAIL, CONTEXT_LENGTH]
-        self.description = (
+        self.description: Sequence[str] = (
             json.dumps(settings, sort_keys=True),
             json.dumps(["LLM2CLIP", *about], sort_keys=True),
             tokenizer_content(self._tokenizer),
@@ -131,7 +131,7 @@ class _Adapter(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """(b, h) to (b, d)."""
-        return self.adaptor(rows.to(self.adaptor[-1].weight.dtype))
+        return self.adaptor(rows.to(next(self.adaptor[-1].parameters()).dtype))
 
 
 def _messages(texts: Sequence[str]) -> list[str]:

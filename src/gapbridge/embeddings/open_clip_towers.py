@@ -36,7 +36,7 @@ class OpenClipTowers:
         self.preprocess_cfg: dict[str, Any] = dict(model.visual.preprocess_cfg)
         self.width = int(self.architecture["embed_dim"])
         self.context_length = int(tokenizer.context_length)
-        self.description = tuple(_description(self.preprocess_cfg, tokenizer))
+        self.description: Sequence[str] = tuple(_description(self.preprocess_cfg, tokenizer))
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens (n,) of the whole texts, with the markers around them."""

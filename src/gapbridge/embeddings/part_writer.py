@@ -15,7 +15,8 @@ import numpy as np
 
 from gapbridge import artifacts
 from gapbridge.embeddings.digest import Digest
-from gapbridge.embeddings.vectors import EMBEDDING_FOLDERS, FORMAT_VERSION, INDEX_FILE, METADATA_FOLDER, SideName
+from gapbridge.embeddings.shards import INDEX_FILE
+from gapbridge.embeddings.vectors import EMBEDDING_FOLDERS, FORMAT_VERSION, METADATA_FOLDER, SideName
 
 if TYPE_CHECKING:
     import polars

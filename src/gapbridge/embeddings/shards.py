@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +40,9 @@ def write_shards(
     Raises ArtifactError where a row holds NaN, an id repeats, or widths differ.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    entries, width, first_row, seen = [], None, 0, set()
+    entries: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    width, first_row = None, 0
     for ids, rows in _regroup(batches, shard_rows):
         width = rows.shape[1]
         _check(folder, ids, rows, seen)

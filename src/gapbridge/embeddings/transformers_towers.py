@@ -36,7 +36,7 @@ class TransformersTowers:
         self.context_length = int(self.model.config.text_config.max_position_embeddings)
         settings = json.loads(self._processor.to_json_string())
         self.preprocess_cfg: dict[str, Any] = {"size": self.architecture["image_size"], "transformers": settings}
-        self.description = (
+        self.description: Sequence[str] = (
             json.dumps(settings, sort_keys=True),
             f"{type(self.model).__name__} {self.context_length}",
             tokenizer_content(self._tokenizer),

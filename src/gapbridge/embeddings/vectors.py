@@ -115,7 +115,7 @@ class Vectors:
                 digest.update(head)
             for start in range(0, part.rows, step):
                 batch = np.empty((min(step, part.rows - start), part.width), dtype=part.dtype)
-                if handle.readinto(batch.data) != batch.nbytes:  # type: ignore[attr-defined]
+                if handle.readinto(batch.data) != batch.nbytes:
                     raise ArtifactError(f"{part.path}: cut short in row {start}; copy it again")
                 if digest is not None:
                     digest.update(batch.data)

@@ -195,7 +195,7 @@ def _demand_same_run(
 
 def _line(one: Asked, said: dict[str, str], signature: dict[str, Any]) -> dict[str, Any]:
     """`said` holds `answer` or `error`."""
-    result = {name: said[name] for name in ("answer", "error") if name in said}
+    result: dict[str, str] = {name: said[name] for name in ("answer", "error") if name in said}
     return {"id": one.id, "image": one.image, "question": one.question, **result, **signature}
 
 

@@ -55,11 +55,12 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
 
 def _sums(graded: Sequence[Graded]) -> dict[str, Any]:
     """`accuracy_plus`, and the official sums of the areas whose subtasks are all there."""
-    scores = {subtask: _score(part) for subtask, part in split(graded, lambda item: item.subset).items()}
+    parts = split(graded, lambda item: item.subset)
+    scores = {subtask: score for subtask, part in parts.items() if (score := _score(part)) is not None}
     sums = {
         area: sum(scores[subtask] for subtask in subtasks)
         for area, subtasks in AREAS.items()
-        if all(scores.get(subtask) is not None for subtask in subtasks)
+        if all(subtask in scores for subtask in subtasks)
     }
     return {"accuracy_plus": _accuracy_plus(graded), **sums}
 

@@ -44,8 +44,13 @@ class Graded:
 class Rules(Protocol):
     """How one kind of benchmark is parsed and scored; made for the answers of one benchmark."""
 
-    id: str
-    measure: Literal["accuracy", "f1"]
+    @property
+    def id(self) -> str:
+        """Which rules these are, with their version."""
+
+    @property
+    def measure(self) -> Literal["accuracy", "f1"]:
+        """What the mean score is called."""
 
     def parse(self, raw: str, item: Item) -> Any:
         """The answer to `item` in a raw generation; None where there is none or more than one."""

@@ -36,7 +36,7 @@ class Sample:
         """Rows of any length, made unit rows. Raises ValueError for pairs of unequal number."""
         if paired and len(texts) != len(images):
             raise ValueError(f"{len(texts)} texts and {len(images)} images are no pairs")
-        return cls(*(unit_rows(rows, name)[0] for name, rows in (("texts", texts), ("images", images))), paired)
+        return cls(unit_rows(texts, "texts")[0], unit_rows(images, "images")[0], paired)
 
     def split(self, seed: int) -> tuple["Sample", "Sample"]:
         """Halves to fit on and to measure on; pairs stay together."""

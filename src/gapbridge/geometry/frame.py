@@ -122,10 +122,10 @@ def effective_condition(covariance: np.ndarray) -> float:
 
 def profile_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Correlation of the sorted eigenvalues of two covariances (r, r); 0 where either has no profile."""
-    profiles = [np.linalg.eigvalsh(covariance) for covariance in (first, second)]
-    if any(profile.std() == 0 for profile in profiles):
+    one, other = np.linalg.eigvalsh(first), np.linalg.eigvalsh(second)
+    if one.std() == 0 or other.std() == 0:
         return 0.0
-    return float(np.corrcoef(*profiles)[0, 1])
+    return float(np.corrcoef(one, other)[0, 1])
 
 
 def angle_to_first_direction(vector: np.ndarray, covariance: np.ndarray) -> float:

@@ -53,8 +53,8 @@ def mean_cosine(before: np.ndarray, after: np.ndarray) -> float:
 
 def cosine_correlation(before: np.ndarray, after: np.ndarray, seed: int, pairs: int = PAIRS) -> float:
     """Ψ: correlation over random pairs of the cosines before and after (arXiv 2605.07825)."""
-    cosines = [pair_cosines(rows, seed, pairs) for rows in (before, after)]
-    return float(np.corrcoef(*cosines)[0, 1])
+    first, second = (pair_cosines(rows, seed, pairs) for rows in (before, after))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def _relative_entropy(shares: np.ndarray, reference: np.ndarray) -> float:

@@ -17,6 +17,10 @@ class Adapter(nn.Module):
     they are saved with the weights and nothing trains them.
     """
 
+    image_mean: Tensor
+    image_scale: Tensor
+    token_scale: Tensor
+
     def __init__(self, config: GapbridgeConfig) -> None:
         super().__init__()
         width, hidden = config.vision_config.hidden_size, config.adapter_hidden_size

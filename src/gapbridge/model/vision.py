@@ -74,5 +74,5 @@ def _transformers_tower(kind: str, settings: dict[str, Any]) -> nn.Module:
         raise ArtifactError(f"vision tower: a {kind} of transformers is not known here; save the model again")
     # While a model is read, its tables are emptied and filled again, in modules that are not marked as filled.
     for module in tower.modules():
-        module._is_hf_initialized = False
+        module._is_hf_initialized = False  # type: ignore[assignment]  # torch types all attributes as its own
     return tower

@@ -95,7 +95,7 @@ def _read_first(plan: SourcePlan, origin: Origin, source: Source, max_bad_fracti
     used = None if count is None else min(count.rows, source.rows or count.rows)
     bad, lost = _bad_rows(rows), _lost_pictures(origin, () if vectors else drafts)
     faults = [line for line in (bad.line, lost.line) if line]
-    stops = bad.count + lost.count > max_bad_fraction * len(rows)
+    stops = bad.number + lost.number > max_bad_fraction * len(rows)
     return replace(
         plan,
         rows=count,
@@ -118,7 +118,7 @@ def _reader(file_format: str, kind: str, set_name: str) -> Reader:
 class _Fault(NamedTuple):
     """How many rows have it, and the first of them in words; empty where none has."""
 
-    count: int
+    number: int
     line: str
 
 

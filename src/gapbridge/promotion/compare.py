@@ -86,8 +86,9 @@ class _Paired(NamedTuple):
         return int(self.sums[:, 2].sum())
 
     @property
-    def means(self) -> list[float]:
-        return [math.fsum(self.sums[:, place]) / self.items for place in (0, 1)]
+    def means(self) -> tuple[float, float]:
+        candidate, champion = (math.fsum(self.sums[:, place]) / self.items for place in (0, 1))
+        return candidate, champion
 
 
 def _redraw(paired: Sequence[_Paired], seed: int) -> np.ndarray:

@@ -70,7 +70,7 @@ def lineage(workspace: Path, reference: str) -> Lineage:
         files = {name: registry.part(version, name, Path(folder)) for name in PARTS}
         aliases = registry.client.get_registered_model(version.name).aliases
         decisions = [asdict(one) for one in Ledger(registry, version.name).records() if one.candidate == version.number]
-        metrics = Evidence.read(files[EVIDENCE]).metrics if files[EVIDENCE] else {}
+        metrics = Evidence.read(evidence).metrics if (evidence := files[EVIDENCE]) else {}
         stages = locked_stages(files["dvc.lock"]) if files["dvc.lock"] else {}
         return Lineage(
             name=version.name,

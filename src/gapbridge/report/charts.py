@@ -45,7 +45,7 @@ class Chart:
     height: int = HEIGHT
 
 
-Line = tuple[Sequence[float], Sequence[float]]
+Line = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 """x and y values (n,), x rising."""
 
 
@@ -54,7 +54,7 @@ def line_chart(title: str, lines: Mapping[str, Line], x_label: str, log_x: bool 
 
     Values must be above 0 (and x too, where `log_x`). Needs at least one line with one value.
     """
-    thin = {name: _thinned(*line) for name, line in lines.items() if len(line[0])}
+    thin = {name: _thinned(line) for name, line in lines.items() if len(line[0])}
     every_x = np.concatenate([xs for xs, _ in thin.values()])
     every_y = np.concatenate([ys for _, ys in thin.values()])
     x_axis = _Axis.over(every_x, _LEFT, WIDTH - _RIGHT, log_x)
@@ -129,12 +129,13 @@ class _Axis:
         return inside
 
 
-def _thinned(xs: Sequence[float], ys: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    parts = min(len(xs), _POINTS)
-    return tuple(  # type: ignore[return-value]
+def _thinned(line: Line) -> tuple[np.ndarray, np.ndarray]:
+    parts = min(len(line[0]), _POINTS)
+    xs, ys = (
         np.array([part.mean() for part in np.array_split(np.asarray(values, dtype=np.float64), parts)])
-        for values in (xs, ys)
+        for values in line
     )
+    return xs, ys
 
 
 def _polyline(xs: np.ndarray, ys: np.ndarray) -> str:

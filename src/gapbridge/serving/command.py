@@ -1,9 +1,10 @@
 """`gapbridge serve`: its options, each with a variable of the same name behind GAPBRIDGE_SERVE_."""
 
 import os
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -15,10 +16,11 @@ from gapbridge.stages.runner import cache_root
 
 TOKEN_VARIABLE = "GAPBRIDGE_SERVE_TOKEN"
 _DEFAULTS = {field.name: field.default for field in fields(Settings)}
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 _COUNT, _SECONDS = click.IntRange(1), click.FloatRange(0, min_open=True)
 
 
-def _option(name: str, kind: Any, purpose: str) -> Any:
+def _option(name: str, kind: Any, purpose: str) -> Callable[[_Command], _Command]:
     flag = "--" + name.replace("_", "-")
     return click.option(flag, type=kind, default=_DEFAULTS[name], show_default=True, help=purpose)
 

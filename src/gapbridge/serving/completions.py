@@ -208,7 +208,11 @@ def _line(content: dict[str, Any]) -> str:
 def _teller(events: asyncio.Queue[Piece | Finished | Failed]) -> Callable[[Piece | Finished | Failed], None]:
     """Puts outcomes into the queue, from any thread."""
     loop = asyncio.get_running_loop()
-    return lambda event: loop.call_soon_threadsafe(events.put_nowait, event) and None
+
+    def tell(event: Piece | Finished | Failed) -> None:
+        loop.call_soon_threadsafe(events.put_nowait, event)
+
+    return tell
 
 
 async def _unless_gone(request: Request, coming: Any) -> Any:

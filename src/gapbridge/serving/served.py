@@ -52,10 +52,10 @@ class ServedModel:
             differing = probe.differing(model.predictor)
         except InputError as error:
             raise ArtifactError(f"{folder}: its probe cannot be asked ({error}); register the model again") from error
-        asked = len(probe.questions)
-        if asked - len(differing) < min_probe_agreement * asked:
+        questions = len(probe.questions)
+        if questions - len(differing) < min_probe_agreement * questions:
             raise ArtifactError(
-                f"{name} {version}: {len(differing)} of {asked} probe questions are answered otherwise than when it"
+                f"{name} {version}: {len(differing)} of {questions} probe questions are answered otherwise than when it"
                 " was evaluated; register the model again"
             )
         return model

@@ -31,6 +31,8 @@ def run(stage: StageRun) -> dict[str, Any]:
 
 
 def _embed(stage: StageRun, ranks: Ranks) -> dict[str, Any]:
+    if stage.item is None:
+        raise AssertionError("the runner starts embed with a set alone")
     folder = stage.artifact("ingest", stage.item)
     manifest = read_manifest(folder)
     if vectors := artifacts.read_json(folder / "ingest.json").get("vectors"):

@@ -19,7 +19,7 @@ from gapbridge import artifacts
 from gapbridge.corpus.manifest import read_manifest
 from gapbridge.corpus.pictures import Pictures
 from gapbridge.embeddings.brought import read_rows
-from gapbridge.embeddings.encoders import Encoder, best_device, pin_encoder, pin_vectors
+from gapbridge.embeddings.encoders import DualEncoder, best_device, pin_encoder, pin_vectors
 from gapbridge.errors import InputError
 from gapbridge.params import VECTORS, EncoderParams
 from gapbridge.stages.runner import StageRun
@@ -63,7 +63,7 @@ def _train(stage: StageRun, settings: EncoderParams) -> dict[str, Any]:
     return {"pairs": manifest.height, "steps": len(losses), "loss": float(np.mean(last))}
 
 
-def _score(encoder: Encoder, stage: StageRun) -> dict[str, Any]:
+def _score(encoder: DualEncoder, stage: StageRun) -> dict[str, Any]:
     """Retrieval among the probe's pairs: right is whatever has the same group."""
     probe = read_manifest(stage.artifact("ingest", "probe")).head(SCORED_ROWS)
     parts = list(probe.iter_slices(SCORED_AT_ONCE))

@@ -15,7 +15,7 @@ from gapbridge.corpus.pictures import Pictures
 from gapbridge.embeddings.shards import Shards
 from gapbridge.evaluate.predictions import SEEING, read_predictions
 from gapbridge.evaluate.probe import write_probe
-from gapbridge.params import VECTORS
+from gapbridge.params import VECTORS, EncoderParams, LlmParams
 from gapbridge.registry import register
 from gapbridge.report import card, figures, gallery
 from gapbridge.report.facts import Recipe, read_metrics
@@ -108,7 +108,7 @@ def _losses(stage: StageRun) -> dict[str, DataFrame]:
 
 def _licences(stage: StageRun) -> dict[str, str | None]:
     """What the pinned parts' own cards state."""
-    parts = {"encoder": stage.params.encoder, "llm": stage.params.llm}
+    parts: dict[str, EncoderParams | LlmParams] = {"encoder": stage.params.encoder, "llm": stage.params.llm}
     if stage.params.encoder.is_brought:
         del parts["encoder"]  # but a name; nothing of it is in the model
     return {

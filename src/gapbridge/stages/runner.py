@@ -94,8 +94,8 @@ def run_stage(name: str, item: str | None = None, workspace: Path | None = None)
     run: Callable[[StageRun], dict[str, Any]] = import_module(f"gapbridge.stages.{name}").run
     scratch_folder = _scratch_folder(label, recorded, inputs | code)
     if int(os.environ.get("RANK", "0")) > 0:
-        with tempfile.TemporaryDirectory() as out:
-            return run(StageRun(name, item, params, workspace, Path(out), scratch_folder, _Silence()))
+        with tempfile.TemporaryDirectory() as aside:
+            return run(StageRun(name, item, params, workspace, Path(aside), scratch_folder, _Silence()))
     with (
         _scratch(scratch_folder) as scratch,
         open_tracker(workspace, label, recorded, inputs, declared.runs_always, code_digest(code)) as tracker,

@@ -223,7 +223,8 @@ def _put_on_cpu(model: nn.Module) -> None:
 def _play(model: GapbridgeForConditionalGeneration, step: StepShape, bf16: bool, buckets: bool) -> Peak:
     """Forwards and backwards, as `train.examples.target_loss` goes, but for what looks at the tensors' content."""
     text = model.config.text_config
-    with _Watch(model, text.vocab_size, buckets) as watch:
+    watch = _Watch(model, text.vocab_size, buckets)
+    with watch:
         with torch.autocast("cpu", torch.bfloat16, bf16):
             tokens = model.model.multi_modal_projector(
                 torch.zeros(step.samples, model.config.vision_config.hidden_size)
@@ -252,7 +253,7 @@ class _Watch(TorchDispatchMode):
     """Counts the bytes of every storage from the operation that makes it to its end."""
 
     def __init__(self, model: nn.Module, vocabulary: int, buckets: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._buckets = buckets
         self.gradients = sum(map(_bytes, learning)) if buckets else 0

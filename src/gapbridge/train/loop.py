@@ -39,7 +39,7 @@ class StepLoss(NamedTuple):
 
     total: Tensor
     """Scalar: the loss summed over the targets."""
-    count: int
+    count: int  # type: ignore[assignment]  # tuple has a method of this name
     """Targets (tokens, or rows) that `total` sums over."""
     tokens: int = 0
     """Useful tokens, for the throughput alone."""
@@ -262,8 +262,10 @@ class _Meter:
 
     def step(self, done: int, loss: float, norm: float, rate: float, tokens: float, samples: float) -> None:
         """Count one step; report when it is time."""
-        self.steps, self.loss = self.steps + 1, self.loss + loss
-        self.tokens, self.samples = self.tokens + tokens, self.samples + samples
+        self.steps += 1
+        self.loss += loss
+        self.tokens += tokens
+        self.samples += samples
         self.progress.update()
         if self.tracker and (done == 1 or done % self.every == 0):
             seconds = max(time.perf_counter() - self.since, 1e-9)

@@ -72,7 +72,7 @@ class Float32Muon(torch.optim.Muon):
     """torch's Muon with its products in fp32; settings and state are the same."""
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # of torch's two, one takes a closure
         """Move every parameter that has a gradient. Raises ValueError for a closure, which nothing here needs."""
         if closure is not None:
             raise ValueError("this Muon takes no closure")

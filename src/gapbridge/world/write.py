@@ -124,7 +124,7 @@ def _dialogue(draws: _Draws, row: int, scene: Scene, random: np.random.Generator
 
 
 def _benchmark(seed: int, split: str, rows: int, folder: Path) -> Records:
-    records = []
+    records: list[dict[str, Any]] = []
     with _Tar(folder / "pictures.tar") as tar:
         for number, benchmark in enumerate(tqdm(BENCHMARKS, desc=f"draw {split}", unit=" benchmarks")):
             random = np.random.default_rng((seed, int.from_bytes(hashlib.sha256(split.encode()).digest()[:8]), number))
@@ -179,7 +179,7 @@ class _Tar:
         header = tarfile.TarInfo(f"{self._count:06d}.png")
         header.size = len(content)
         self._archive.addfile(header, io.BytesIO(content))
-        self._archive.members = []  # the tarfile module would keep every header
+        self._archive.members = []  # type: ignore[attr-defined]  # the tarfile module would keep every header
         self._count += 1
         locator = f"own:{self._archive_name}#{header.name}"
         return {"image": locator, "sha256": hashlib.sha256(content).hexdigest(), "width": SIDE, "height": SIDE}
