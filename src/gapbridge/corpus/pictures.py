@@ -15,6 +15,8 @@ import threading
 import warnings
 import weakref
 import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -127,7 +129,7 @@ class Pictures:
                 return self._cells(artifacts.inside(self._root, file), column).read(int(row))
             folder = self._folder if scheme == "own" else self._root
             return self._tar(artifacts.inside(folder, file)).read(inner)
-        except (OSError, KeyError, IndexError, ValueError, tarfile.TarError) as error:
+        except (OSError, KeyError, IndexError, *TAR_DAMAGED) as error:
             raise ArtifactError(f"{locator}: cannot be read; run `gapbridge ingest` again") from error
 
     def _tar(self, path: Path) -> "_Tar":
@@ -141,6 +143,23 @@ class Pictures:
         return self._tables[path, column]
 
 
+TAR_DAMAGED = (tarfile.TarError, ValueError, OverflowError, RecursionError)
+"""What tarfile and `tar_members` raise for a damaged archive, besides OSError."""
+
+
+def tar_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members in their order, however many; the archive's own list of them is not kept.
+
+    Raises one of TAR_DAMAGED where the archive is damaged: cut short, with headers upon headers, or with a member of
+    negative size, which leads back and would be met for ever.
+    """
+    while (member := archive.next()) is not None:
+        archive.members = []
+        if member.size < 0 or archive.offset <= member.offset:
+            raise ValueError(f"{member.name}: ends before it begins")
+        yield member
+
+
 class _Tar:
     """Random access to the members of an uncompressed tar; reads do not move a shared file position."""
 
@@ -149,8 +168,12 @@ class _Tar:
 
     @cached_property
     def _spans(self) -> dict[str, tuple[int, int]]:
-        with tarfile.open(self._path, "r:") as archive:
-            return {member.name: (member.offset_data, member.size) for member in archive}
+        """Where each member lies: the first of a name, and those before any damage, as they were taken in."""
+        spans: dict[str, tuple[int, int]] = {}
+        with tarfile.open(self._path, "r:") as archive, suppress(*TAR_DAMAGED):
+            for member in tar_members(archive):
+                spans.setdefault(member.name, (member.offset_data, member.size))
+        return spans
 
     @cached_property
     def _descriptor(self) -> int:
