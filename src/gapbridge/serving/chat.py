@@ -48,8 +48,8 @@ _IGNORED = frozenset(
 )
 
 
-# The first wrong part ends a list: a body of millions would make as many errors, which take gigabytes.
-_FEW = Field(max_length=MAX_PARTS, fail_fast=True)
+# Beyond it a list is not looked at: a body of millions of wrong parts would make as many errors, which take gigabytes.
+_FEW = Field(max_length=MAX_PARTS)
 
 
 class _Text(BaseModel):
