@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapbridge.align import Options, Side, effective_number, fit, fit_held_out, held_out_groups, sampling_floor
+from gapbridge.align import (
+    Options,
+    RowBatches,
+    Side,
+    effective_number,
+    fit,
+    fit_held_out,
+    held_out_groups,
+    held_out_rows,
+    sampling_floor,
+)
 from gapbridge.errors import InputError
 from tests.align.oracle import Cloud, oracle
 
@@ -98,3 +108,18 @@ def test_holdout_must_leave_something(holdout: float, cloud: Cloud) -> None:
 def test_one_group_cannot_be_split(cloud: Cloud) -> None:
     with pytest.raises(InputError, match=r"texts: too few groups \(1\)"):
         fit_held_out(Side(cloud(9, 0), ["same"] * 9), _side(cloud(9, 1), "i"))
+
+
+@pytest.mark.parametrize("spoilt", ["texts", "images"])
+@pytest.mark.parametrize("grouped", [True, False])
+def test_bad_rows_alone_are_nothing_to_measure_on(cloud: Cloud, spoilt: str, grouped: bool) -> None:
+    rows = {"texts": cloud(60, 0), "images": cloud(60, 1)}
+    options = Options(holdout=0.05)
+    names = [f"{number}" for number in range(60)]
+    held = held_out_groups(names, 0.05, 0) if grouped else held_out_rows(60, 0.05, 0, spoilt)
+    rows[spoilt][held] = np.nan
+    sides = (
+        Side(RowBatches(one, name, max_bad_fraction=0.1), names if grouped else None, 60) for name, one in rows.items()
+    )
+    with pytest.raises(InputError, match=rf"{spoilt}: all 3 rows held out are bad; hold more out"):
+        fit_held_out(*sides, options)

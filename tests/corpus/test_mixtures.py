@@ -66,6 +66,10 @@ def test_the_sets_of_internvl(save_meta: Callable[[dict[str, float]], None], rea
         ('{"a": {"root": "img"}}', "the set 'a' has no root and annotation"),
         ('{"a": {"root": "img", "annotation": "a.jsonl", "repeat_time": 0}}', "repeat_time 0 of the set 'a'"),
         ('{"a": {"root": "img", "annotation": "missing.jsonl"}}', r"missing\.jsonl does not exist"),
+        (
+            '{"a\\ud800": {"root": "img", "annotation": "a.jsonl"}}',
+            r"'a\\ud800' cannot be taken .the name is not UTF-8",
+        ),
         ('{"a": {"root": "../img", "annotation": "a.jsonl"}}', "leaves its root"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from gapbridge.corpus.inspection import inspect
 from gapbridge.corpus.pictures import BadPictureError, Pictures
@@ -85,6 +85,49 @@ def test_exif_turns_and_transparency_is_white(tmp_path: Path) -> None:
     assert pictures.load("root:turned.jpg").size == (10, 20)
     assert inspect(tmp_path / "turned.jpg", 1000).width == 10
     assert pictures.load("root:clear.png").getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tiff"])
+def test_every_turn_is_undone_and_nothing_but_pixels_is_left(orientation: int, kind: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "a camera"
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (10, 20, 3), dtype=np.uint8))
+    noise.save(tmp_path / f"a.{kind}", exif=exif)
+    with Image.open(tmp_path / f"a.{kind}") as opened:
+        expected = ImageOps.exif_transpose(opened)
+    shown = Pictures(tmp_path, tmp_path).load(f"root:a.{kind}")
+    assert shown.size == expected.size == ((10, 20) if orientation > 4 else (20, 10))
+    assert shown.tobytes() == expected.tobytes()
+    assert shown.info == {} and not dict(shown.getexif())
+
+
+@pytest.mark.parametrize("turned", [True, False])
+def test_exif_that_cannot_be_written_again_spoils_no_picture(turned: bool, tmp_path: Path) -> None:
+    """A camera's name that is a number: Pillow reads it, and breaks when it writes it."""
+    fields = struct.pack("<HHII", 0x010F, 5, 1, 64) + struct.pack("<HHII", 0x0112, 3, 1, 6 if turned else 1)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + fields + bytes(40) + struct.pack("<II", 1, 2)
+    Image.new("RGB", (20, 10), "red").save(tmp_path / "a.jpg", exif=exif)
+    assert inspect(tmp_path / "a.jpg", 1000).width == (10 if turned else 20)
+
+
+def test_exif_that_is_none_does_not_follow_a_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 10), "red").save(tmp_path / "a.jpg", exif=b"Exif\0\0nonsense")
+    shown = Pictures(tmp_path, tmp_path).load("root:a.jpg")
+    assert ImageOps.exif_transpose(shown).size == (20, 10), "an image processor may look for it once more"
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(tmp_path: Path) -> None:
+    """Each walks over the whole picture, so that a small file could keep a decoder for minutes."""
+    Image.new("L", (64, 64), 128).save(tmp_path / "few.jpg", progressive=True)
+    content = (tmp_path / "few.jpg").read_bytes()
+    last = content.rindex(b"\xff\xda")
+    for name, scans in (("some.jpg", 50), ("many.jpg", 150)):
+        (tmp_path / name).write_bytes(content[:last] + content[last:-2] * scans + content[-2:])
+    assert inspect(tmp_path / "few.jpg", 5000).width == 64
+    assert inspect(tmp_path / "some.jpg", 5000).width == 64
+    with pytest.raises(BadPictureError, match="a JPEG of more than 100 scans"):
+        inspect(tmp_path / "many.jpg", 5000)
 
 
 def test_members_of_a_tar_are_read_by_many_threads_at_once(tmp_path: Path, save_picture: Callable[..., Path]) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from gapbridge.corpus.gather import gather
 from gapbridge.corpus.manifest import BadRow
 from gapbridge.corpus.origin import Origin
 from gapbridge.corpus.pictures import Pictures
+from gapbridge.corpus.quarantine import write_quarantine
 from gapbridge.errors import ArtifactError, InputError
 
 Read = Callable[..., tuple[list[dict[str, Any]], list[BadRow]]]
@@ -310,3 +312,24 @@ def test_a_stream_that_is_cut_between_two_batches_is_noticed(tmp_path: Path, rea
         assert 0 < sum(batch.num_rows for batch in stream) < 3000
     with pytest.raises(InputError, match=r"\.arrow: the Arrow stream is cut short; copy it again"):
         read("datasets", "text", "data")
+
+
+def test_a_delimited_table_with_two_texts_is_refused(tmp_path: Path, read: Read) -> None:
+    (tmp_path / "t.csv").write_text("id,text,text\n1,a red ring,a blue one\n")
+    with pytest.raises(InputError, match="several columns 'text'; rename all but one"):
+        read("csv", "text", "t.csv")
+    (tmp_path / "t.csv").write_text("id,text,x,x\n1,a red ring,1,2\n")
+    assert len(read("csv", "text", "t.csv")[0]) == 1, "what is not read may be there twice"
+
+
+def test_pictures_with_odd_names_are_not_lost(tmp_path: Path, read: Read) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.png", "b\u00a0c.png", "d\ne.png", os.fsdecode(b"f\xff.png")):
+        (folder / name).write_bytes(png(0))
+    (folder / "metadata.jsonl").write_text('{"file_name": "a.png"}\n')
+    good, bad = read("imagefolder", "image", "photos")
+    assert len(good) == 1
+    assert [row.id for row in bad] == ["b\u00a0c.png", "d\\ne.png", "f\\udcff.png"]
+    write_quarantine(tmp_path / "quarantine.parquet", bad)
+    assert polars.read_parquet(tmp_path / "quarantine.parquet").height == 3

@@ -12,7 +12,7 @@ import pytest
 
 from gapbridge.corpus.manifest import BadRow
 from gapbridge.corpus.pictures import Pictures
-from gapbridge.errors import InputError
+from gapbridge.errors import ArtifactError, InputError
 from tests.corpus.test_tables import picture, png
 
 Read = Callable[..., tuple[list[dict[str, Any]], list[BadRow]]]
@@ -178,3 +178,45 @@ def test_a_compressed_tar_among_others_stops(save_tar: Callable[..., Path], read
     save_tar("d/1.tar.gz", _img2dataset(1), "w:gz")
     with pytest.raises(InputError, match=r"d/1\.tar\.gz: is compressed; unpack it first"):
         read("webdataset", "pair", "d")
+
+
+def test_a_name_used_twice_leaves_the_first_picture_readable(save_tar: Callable[..., Path], read: Read) -> None:
+    path = save_tar("a.tar", [("7.png", png(1)), ("8.png", png(2)), ("7.png", png(3))])
+    good, bad = read("webdataset", "image", "a.tar")
+    assert [row["id"] for row in good] == ["a/7", "a/8"] and "twice" in bad[0].reason
+    shown = Pictures(path.parent, path.parent)
+    for row in good:
+        assert shown.load(row["image"], row["sha256"]).mode == "RGB"
+
+
+def test_what_is_whole_in_a_cut_archive_can_be_read_later(save_tar: Callable[..., Path], read: Read) -> None:
+    path = save_tar("a.tar", [("7.png", png(1)), ("8.png", png(2))])
+    with tarfile.open(path) as archive:
+        second = archive.getmembers()[1]
+    path.write_bytes(path.read_bytes()[: second.offset_data + 40])
+    good, bad = read("webdataset", "image", "a.tar")
+    assert [row["id"] for row in good] == ["a/7"] and "cut short" in bad[0].reason
+    assert Pictures(path.parent, path.parent).load(good[0]["image"], good[0]["sha256"]).mode == "RGB"
+
+
+@pytest.mark.parametrize("size", ["-512", "-1024"])
+def test_an_archive_that_leads_back_ends(save_tar: Callable[..., Path], read: Read, size: str) -> None:
+    """A member of negative size ends where it, or one before it, begins."""
+    header = tarfile.TarInfo("c.txt")
+    header.pax_headers = {"size": size}
+    path = save_tar("a.tar", [("a.txt", b"a red ring"), ("b.txt", b"a blue one"), header])
+    good, bad = read("webdataset", "text", "a.tar")
+    assert [row["text"] for row in good] == ["a red ring"]
+    assert [row.reason for row in bad] == ["the archive is damaged; the sample before that, and what follows, are lost"]
+    with pytest.raises(ArtifactError):
+        Pictures(path.parent, path.parent).read("tar:a.tar#c.txt")
+
+
+def test_headers_upon_headers_are_damage(tmp_path: Path, read: Read) -> None:
+    header, name = tarfile.TarInfo("././@LongLink"), b"a.txt\0"
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, len(name)
+    one = header.tobuf(tarfile.GNU_FORMAT) + name.ljust(tarfile.BLOCKSIZE, b"\0")
+    (tmp_path / "a.tar").write_bytes(one * 3000 + bytes(2 * tarfile.BLOCKSIZE))
+    assert [row.reason for row in read("webdataset", "text", "a.tar")[1]] == [
+        "the archive is damaged; the sample before that, and what follows, are lost"
+    ]

@@ -76,7 +76,8 @@ def test_chance_is_reproducible_and_only_where_it_is_asked_for(client: TestClien
     drawn = [answer(temperature=2, seed=seed) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert answer(temperature=1) != answer(temperature=1)
-    assert answer(temperature=1e-3, seed=1) == greedy, "the colder, the greedier"
+    for coldest in (1e-3, 1e-50, 5e-324):
+        assert answer(temperature=coldest, seed=1) == greedy, "the colder, the greedier"
 
 
 def test_an_answer_ends_at_the_services_limit_whatever_is_asked_for(start: Start) -> None:

@@ -6,14 +6,17 @@ import struct
 import time
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from pydantic import ValidationError
 
 from gapbridge.serving import completions
-from gapbridge.serving.chat import MAX_MESSAGES
+from gapbridge.serving.chat import MAX_MESSAGES, MAX_PARTS, parse
+from gapbridge.serving.refusals import RefusalError
 from tests.serving.chats import CHAT, address, chat, encoded, first_message, picture
 from tests.serving.conftest import Start
 
@@ -79,6 +82,10 @@ BAD_CHATS: dict[str, tuple[dict[str, Any], str]] = {
     "an answer last": (_messages(first_message(), {"role": "assistant", "content": "a"}), "invalid_messages"),
     "two in a row": (_messages(first_message(), {"role": "user", "content": "a"}), "invalid_messages"),
     "a system message": (_messages({"role": "system", "content": "a"}, first_message()), "invalid_request"),
+    "too many parts": (
+        _messages({"role": "user", "content": [{"type": "text", "text": "a"}] * (MAX_PARTS + 1)}),
+        "invalid_request",
+    ),
     "too many messages": (_messages(*[first_message()] * (MAX_MESSAGES + 1)), "invalid_request"),
     "a long prompt": (_messages(first_message(question="where is it " * 1000)), "context_length_exceeded"),
     "a very long prompt": (_messages(first_message(question="a" * 100_000)), "context_length_exceeded"),
@@ -145,6 +152,17 @@ def test_a_bad_body_is_refused_soon(client: TestClient, name: str) -> None:
     started = time.monotonic()
     refused(client.post(CHAT, content=content, headers=JSON), 400, code)
     assert time.monotonic() - started < 5
+
+
+def test_millions_of_wrong_parts_make_no_million_errors() -> None:
+    """They would take gigabytes."""
+    body = b'{"messages": [{"role": "user", "content": [' + b"{}," * 300_000 + b"{}]}]}"
+    started = time.process_time()
+    with pytest.raises(RefusalError) as found:
+        parse(body)
+    cause = found.value.__cause__
+    assert isinstance(cause, ValidationError) and cause.error_count() < 5
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
@@ -228,6 +246,26 @@ def test_an_answer_that_takes_too_long_is_given_up(start: Start) -> None:
     client = start(answer_seconds=0.001)
     refused(client.post(CHAT, json=chat()), 504, "timeout")
     refused(client.post(CHAT, json=chat(stream=True)), 504, "timeout")
+
+
+def test_who_waits_too_long_for_a_turn_is_told(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = start(answer_seconds=0.5)
+    conversation = completions.conversation
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(1.5)
+        return conversation(*arguments)
+
+    monkeypatch.setattr(completions, "conversation", slow)
+
+    def ask(number: int) -> tuple[int, float]:
+        started = time.monotonic()
+        return client.post(CHAT, json=chat(number)).status_code, time.monotonic() - started
+
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(ask, range(6)))
+    assert {status for status, _ in found} == {504}
+    assert sum(seconds < 1.4 for _, seconds in found) == 4, "two were being prepared, the others left the queue"
 
 
 def test_the_message_does_not_repeat_what_was_sent(client: TestClient) -> None:

@@ -187,6 +187,29 @@ def test_what_is_no_http_is_refused(connection: socket.socket, sent: bytes) -> N
     assert status_of(answer) == 400 and b"invalid_http" in answer
 
 
+def test_nonsense_after_a_refusal_ends_the_connection_quietly(
+    connection: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [f"POST {CHAT} HTTP/1.1", "Host: localhost", "Content-Type: text/plain", "Transfer-Encoding: chunked"]
+    connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+    assert status_of(connection.recv(65536)) == 415
+    connection.sendall(b"no length of a chunk\r\n")
+    assert everything(connection) == b""
+    assert not [record for record in caplog.records if record.exc_info], "nothing broke inside"
+
+
+def test_who_takes_no_answers_is_left(address: str) -> None:
+    host, port = address.removeprefix("http://").split(":")
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(READ_SECONDS + 5)
+        connection.connect((host, int(port)))
+        started = time.monotonic()
+        with pytest.raises(ConnectionError):
+            while time.monotonic() - started < READ_SECONDS + 10:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+
+
 def test_a_connection_serves_several_requests_and_a_refusal_does_not_end_it(connection: socket.socket) -> None:
     content = json.dumps(chat()).encode()
     for body, status in ((content, 200), (b"{}", 400), (content, 200)):

@@ -59,7 +59,7 @@ def fit_held_out(texts: Side, images: Side, options: Options = Options()) -> tup
 
     `gap_before` and `gap_after` are of the rows fitted on; `gap_heldout` and `sampling_floor` are None where
     nothing is held out. More than one centroid iteration ends early, where the held-out gap stops falling.
-    Raises InputError where a side has too few groups or rows to split.
+    Raises InputError where a side has too few groups or rows to split, or no good row among those held out.
     """
     method = canonical_method(options.method)
     recipe = RECIPES[method]
@@ -67,6 +67,8 @@ def fit_held_out(texts: Side, images: Side, options: Options = Options()) -> tup
     text_moments = summarise(text.rows, text.fitted, covariance=recipe.whitens)[0]
     masks = (image.fitted,) if image.held is None else (image.fitted, image.held)
     image_moments, *image_held = summarise(image.rows, *masks, covariance=recipe.whitens)
+    for side in (text, image):
+        side.demand_held_out()
     alignment = from_moments(
         text_moments,
         image_moments,
@@ -166,6 +168,12 @@ class _Split:
     def effective_held(self) -> float | None:
         """Effective number of the rows held out, after a walk; None where nothing is."""
         return None if self.held is None else self._effective(self.rows.good(self.held))
+
+    def demand_held_out(self) -> None:
+        """After a walk: raise InputError where every row held out was bad, so that there is nothing to measure on."""
+        if self.held is not None and not self.rows.good(self.held).any():
+            count = int(self.held.sum())
+            raise InputError(f"{self.rows.name}: all {count} rows held out are bad; hold more out, or clean the rows")
 
     def _effective(self, mask: np.ndarray) -> float:
         return float(mask.sum()) if self.groups is None else effective_number(list(compress(self.groups, mask)))

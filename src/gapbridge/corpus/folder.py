@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gapbridge import artifacts
 from gapbridge.corpus.manifest import BadRow
-from gapbridge.corpus.origin import Draft, Origin, unfit_name
+from gapbridge.corpus.origin import Draft, Origin, shown_name, unfit_name
 from gapbridge.corpus.pictures import SUFFIXES
 from gapbridge.errors import InputError
 
@@ -23,7 +23,7 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
         name = path.relative_to(folder).as_posix()
         reason = unfit_name(name) or _refused(path, folder) or unfit_name(origin.relative(path.resolve()))
         if reason:
-            shown = repr(name)[1:-1] if unfit_name(name) else name  # escaped, so that it can be written and read
+            shown = shown_name(name)
             yield BadRow(origin.path, f"{origin.path}/{shown}", shown, reason)
             continue
         place, inside_root = f"{origin.path}/{name}", origin.relative(path.resolve())

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from gapbridge.corpus import jsonl, parquet, table
 from gapbridge.corpus.manifest import BadRow
-from gapbridge.corpus.origin import Draft, Origin
+from gapbridge.corpus.origin import Draft, Origin, shown_name
 from gapbridge.corpus.pictures import SUFFIXES
 from gapbridge.corpus.records import PICTURED
 from gapbridge.corpus.rows import Row, drafts
@@ -38,7 +38,8 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
     if kind in PICTURED:
         for path in _pictures(folder):
             if path not in named:
-                yield BadRow(origin.path, f"{origin.path}/{path}", path, f"no row of {name} names the picture")
+                shown = shown_name(path)
+                yield BadRow(origin.path, f"{origin.path}/{shown}", shown, f"no row of {name} names the picture")
 
 
 def _noted(rows: Iterable[Row | BadRow], field: str, named: set[str]) -> Iterator[Row | BadRow]:
@@ -52,5 +53,4 @@ def _noted(rows: Iterable[Row | BadRow], field: str, named: set[str]) -> Iterato
 def _pictures(folder: Path) -> list[str]:
     """The pictures below `folder`, by name; what begins with a dot is left out, as are links to folders."""
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    shown = (path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
-    return sorted(path for path in shown if path.isprintable())
+    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))

@@ -8,7 +8,7 @@ from typing import Any
 
 from gapbridge.corpus import llava
 from gapbridge.corpus.manifest import BadRow
-from gapbridge.corpus.origin import Draft, Origin
+from gapbridge.corpus.origin import Draft, Origin, unfit_name
 from gapbridge.errors import InputError
 
 
@@ -41,6 +41,8 @@ def _sets(origin: Origin) -> dict[str, Any]:
     if not isinstance(sets, dict) or not sets:
         raise InputError(f"{origin.path}: not an object of sets; it must name sets with root and annotation")
     for name, entry in sets.items():
+        if reason := unfit_name(name):
+            raise InputError(f"{origin.path}: the set {name!r} cannot be taken ({reason}); call it otherwise")
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("root", "annotation")):
             raise InputError(f"{origin.path}: the set {name!r} has no root and annotation; name a folder and a file")
     return sets

@@ -158,6 +158,11 @@ def unfit_name(name: str) -> str | None:
     return None
 
 
+def shown_name(name: str) -> str:
+    """The name of a file as a quarantine can hold it: escaped where it is unfit."""
+    return repr(name)[1:-1] if unfit_name(name) else name
+
+
 def identified(row: Mapping[str, Any], key: str = "id") -> str:
     """The id in `row`; integers count as text. Raises BadFieldError."""
     if key not in row:

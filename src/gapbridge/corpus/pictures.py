@@ -8,17 +8,20 @@ relative to `sources.root`), `tar:data/00000.tar#000000017.jpg` (a member of a t
 import hashlib
 import io
 import os
+import re
 import struct
 import tarfile
 import threading
 import warnings
 import weakref
 import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from gapbridge import artifacts
 from gapbridge.errors import ArtifactError
@@ -59,6 +62,20 @@ _DAMAGED = (
     struct.error,
     zlib.error,
 )
+# How an upright picture is made of one that EXIF says was taken otherwise.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Each scan of a JPEG walks over all its pixels, and some bytes make one: a small file could keep a decoder for minutes.
+_SCAN = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e][\x01-\x04]")
+_MOST_SCANS = 100
+_CHUNK_BYTES = 1 << 20
 # Encoders bring the shorter side to their size: a line of pixels would take gigabytes.
 _MOST_STRETCHED = 50
 # `warnings.catch_warnings` swaps process-wide state; headers are short, so one thread at a time reads one.
@@ -112,7 +129,7 @@ class Pictures:
                 return self._cells(artifacts.inside(self._root, file), column).read(int(row))
             folder = self._folder if scheme == "own" else self._root
             return self._tar(artifacts.inside(folder, file)).read(inner)
-        except (OSError, KeyError, IndexError, ValueError, tarfile.TarError) as error:
+        except (OSError, KeyError, IndexError, *TAR_DAMAGED) as error:
             raise ArtifactError(f"{locator}: cannot be read; run `gapbridge ingest` again") from error
 
     def _tar(self, path: Path) -> "_Tar":
@@ -126,6 +143,23 @@ class Pictures:
         return self._tables[path, column]
 
 
+TAR_DAMAGED = (tarfile.TarError, ValueError, OverflowError, RecursionError)
+"""What tarfile and `tar_members` raise for a damaged archive, besides OSError."""
+
+
+def tar_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members in their order, however many; the archive's own list of them is not kept.
+
+    Raises one of TAR_DAMAGED where the archive is damaged: cut short, with headers upon headers, or with a member of
+    negative size, which leads back and would be met for ever.
+    """
+    while (member := archive.next()) is not None:
+        archive.members = []
+        if member.size < 0 or archive.offset <= member.offset:
+            raise ValueError(f"{member.name}: ends before it begins")
+        yield member
+
+
 class _Tar:
     """Random access to the members of an uncompressed tar; reads do not move a shared file position."""
 
@@ -134,8 +168,12 @@ class _Tar:
 
     @cached_property
     def _spans(self) -> dict[str, tuple[int, int]]:
-        with tarfile.open(self._path, "r:") as archive:
-            return {member.name: (member.offset_data, member.size) for member in archive}
+        """Where each member lies: the first of a name, and those before any damage, as they were taken in."""
+        spans: dict[str, tuple[int, int]] = {}
+        with tarfile.open(self._path, "r:") as archive, suppress(*TAR_DAMAGED):
+            for member in tar_members(archive):
+                spans.setdefault(member.name, (member.offset_data, member.size))
+        return spans
 
     @cached_property
     def _descriptor(self) -> int:
@@ -151,7 +189,7 @@ class _Tar:
 def decode(handle: BinaryIO, max_pixels: int | None) -> Image.Image:
     """The picture in `handle` as RGB, turned as its EXIF says, transparency over white; its first frame if it moves.
 
-    Raises BadPictureError with the reason.
+    Nothing but the pixels is left: no EXIF, colour profile or text. Raises BadPictureError with the reason.
     """
     with _HEADER, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -162,10 +200,14 @@ def decode(handle: BinaryIO, max_pixels: int | None) -> Image.Image:
         raise BadPictureError(f"one side is more than {_MOST_STRETCHED} times the other")
     if picture.mode not in _EIGHT_BIT_MODES:
         raise BadPictureError(f"pixels of mode {picture.mode}, not of 8 bits a channel")
+    if picture.format == "JPEG" and _scans(handle) > _MOST_SCANS:
+        raise BadPictureError(f"a JPEG of more than {_MOST_SCANS} scans")
     try:
-        return _flat(ImageOps.exif_transpose(picture))
+        shown = _flat(_upright(picture))
     except _DAMAGED as error:
         raise BadPictureError("the picture is truncated or damaged") from error
+    shown.info = {}  # what reads the picture later should not read its EXIF once more, nor stumble over it
+    return shown
 
 
 def _opened(handle: BinaryIO) -> Image.Image:
@@ -177,6 +219,24 @@ def _opened(handle: BinaryIO) -> Image.Image:
         raise BadPictureError("not a picture in a known format") from error
     except _DAMAGED as error:
         raise BadPictureError("the picture is truncated or damaged") from error
+
+
+def _scans(handle: BinaryIO) -> int:
+    """How many scans the JPEG announces."""
+    place, count, rest = handle.tell(), 0, b""
+    handle.seek(0)
+    while chunk := handle.read(_CHUNK_BYTES):
+        count += len(_SCAN.findall(rest + chunk))
+        rest = chunk[-4:]  # shorter than what is looked for, so that nothing is counted twice
+    handle.seek(place)
+    return count
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """The picture as it was taken. Pillow's own `exif_transpose` also writes the EXIF anew, where odd fields fail."""
+    picture.load()
+    method = _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    return picture if method is None else picture.transpose(method)
 
 
 def _flat(picture: Image.Image) -> Image.Image:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from gapbridge.corpus.manifest import BadRow
 from gapbridge.corpus.origin import Draft, Origin
-from gapbridge.corpus.rows import Row, drafts
+from gapbridge.corpus.rows import ID_FIELDS, IMAGE_FIELDS, TEXT_FIELDS, Row, drafts
 from gapbridge.errors import InputError
 
 DELIMITERS = ",\t;|"
@@ -21,7 +21,8 @@ def read(origin: Origin, kind: str) -> Iterator[Draft | BadRow]:
 def rows(origin: Origin) -> Iterator[Row | BadRow]:
     """Every record by its line; the delimiter is the one that stands oftenest in the header.
 
-    Raises InputError where the file cannot be read, has no header, or a quote is never closed.
+    Raises InputError where the file cannot be read, has no header or two columns of one name, or a quote is
+    never closed.
     """
     csv.field_size_limit(_LARGEST_FIELD)
     line = 1
@@ -32,6 +33,9 @@ def rows(origin: Origin) -> Iterator[Row | BadRow]:
             names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
             if not any(names):
                 raise InputError(f"{origin.path}: has no header; name the columns in its first line")
+            read_fields = {*ID_FIELDS, *TEXT_FIELDS, *IMAGE_FIELDS, "group_id", origin.text_field, origin.image_field}
+            if twice := next((name for name in names if name in read_fields and names.count(name) > 1), None):
+                raise InputError(f"{origin.path}: has several columns {twice!r}; rename all but one")
             reader = csv.reader(handle, delimiter=delimiter, strict=True)
             for number, values in enumerate(reader, 1):
                 line = reader.line_num + 1

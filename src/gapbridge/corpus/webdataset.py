@@ -11,7 +11,7 @@ from gapbridge.corpus import columns
 from gapbridge.corpus.manifest import BadRow
 from gapbridge.corpus.origin import Draft, Origin, unfit_name
 from gapbridge.corpus.parquet import files
-from gapbridge.corpus.pictures import SUFFIXES
+from gapbridge.corpus.pictures import SUFFIXES, tar_members
 from gapbridge.corpus.records import PICTURED
 from gapbridge.corpus.rows import ID_FIELDS, TEXT_FIELDS, Embedded, Row, drafts
 from gapbridge.errors import InputError
@@ -19,6 +19,7 @@ from gapbridge.errors import InputError
 _TEXTS = ("txt", "text", "caption")
 _PICTURES = frozenset(suffix.removeprefix(".") for suffix in SUFFIXES)
 _CUT_SHORT = "the archive is cut short; its last sample may lack members"
+_DAMAGED = "the archive is damaged; the sample before that, and what follows, are lost"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _CHUNK_BYTES = 1 << 20
 
@@ -42,7 +43,8 @@ def _rows(origin: Origin, kind: str) -> Iterator[Row | BadRow]:
         try:
             with tarfile.open(file, "r:") as archive:
                 opened, seen = _Archive(archive, path, below.removesuffix(".tar")), set[str]()
-                for key, members in groupby(_members(archive), key=_key):
+                files_inside = (member for member in tar_members(archive) if not member.isdir())
+                for key, members in groupby(files_inside, key=_key):
                     yield _sample(origin, kind, opened, key, list(members), seen)
                 if reason := _unread(file, archive.offset):
                     yield BadRow(origin.path, path, None, reason)
@@ -50,8 +52,8 @@ def _rows(origin: Origin, kind: str) -> Iterator[Row | BadRow]:
             if "unexpected end" not in str(error):
                 raise InputError(f"{path}: no plain tar ({error}); unpack it if it is compressed") from error
             yield BadRow(origin.path, path, None, _CUT_SHORT)
-        except (ValueError, OverflowError):  # a size that no file has
-            yield BadRow(origin.path, path, None, "the archive is damaged; what follows cannot be read")
+        except (ValueError, OverflowError, RecursionError):  # a size that no file has, or headers upon headers
+            yield BadRow(origin.path, path, None, _DAMAGED)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
@@ -74,14 +76,6 @@ class _Archive(NamedTuple):
     tar: tarfile.TarFile
     path: str
     name: str
-
-
-def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Members that are no folders; the archive's own list of them is not kept."""
-    while (member := archive.next()) is not None:
-        archive.members = []  # type: ignore[attr-defined]  # typeshed leaves it out
-        if not member.isdir():
-            yield member
 
 
 def _key(member: tarfile.TarInfo) -> str:

@@ -13,6 +13,8 @@ from gapbridge.corpus.pictures import BadPictureError, decode
 from gapbridge.serving.refusals import RefusalError, invalid
 
 MAX_MESSAGES = 64
+MAX_PARTS = 64
+"""Of one message."""
 MIN_IMAGE_SIDE = 4
 _SHOWN_CHARACTERS = 300
 # What may be said of these, since it changes nothing; null may be said of anything.
@@ -46,6 +48,10 @@ _IGNORED = frozenset(
 )
 
 
+# Beyond it a list is not looked at: a body of millions of wrong parts would make as many errors, which take gigabytes.
+_FEW = Field(max_length=MAX_PARTS)
+
+
 class _Text(BaseModel):
     type: Literal["text"]
     text: str
@@ -62,12 +68,12 @@ class _Picture(BaseModel):
 
 class _Question(BaseModel):
     role: Literal["user"]
-    content: str | list[Annotated[_Text | _Picture, Field(discriminator="type")]]
+    content: str | Annotated[list[Annotated[_Text | _Picture, Field(discriminator="type")]], _FEW]
 
 
 class _Answer(BaseModel):
     role: Literal["assistant"]
-    content: str | list[_Text]
+    content: str | Annotated[list[_Text], _FEW]
 
 
 class _StreamOptions(BaseModel):
@@ -182,12 +188,12 @@ def _decoded(address: str, max_pixels: int) -> Image.Image:
 
 def _explained(error: ValidationError) -> RefusalError:
     """One error in words, without what the client sent: the one farthest inside, where unions give several."""
-    details = max(error.errors(include_url=False, include_context=False, include_input=False), key=_depth)
+    details = max(error.errors(include_url=False, include_context=False, include_input=False), key=_telling)
     if details["type"] == "json_invalid":
         return invalid("invalid_json", f"the body is not usable JSON: {details['msg'][:_SHOWN_CHARACTERS]}")
     where = ".".join(map(str, details["loc"]))[:_SHOWN_CHARACTERS]
     return invalid("invalid_request", f"{where or 'the body'}: {details['msg'][:_SHOWN_CHARACTERS]}")
 
 
-def _depth(details: Any) -> int:
-    return len(details["loc"])
+def _telling(details: Any) -> tuple[int, bool]:
+    return len(details["loc"]), details["type"] == "too_long"

@@ -5,7 +5,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -64,9 +64,10 @@ class Completions:
         body = await read_body(request, self._settings.max_body_bytes, self._settings.read_seconds)
         events: asyncio.Queue[Piece | Finished | Failed] = asyncio.Queue()
         deadline = time.monotonic() + self._settings.answer_seconds
-        chat, job = await anyio.to_thread.run_sync(
-            self._prepared, body, _teller(events), deadline, limiter=self._preparing
-        )
+        with _until(deadline):  # many may wait for their turn; who has it keeps it, since a thread cannot be stopped
+            chat, job = await anyio.to_thread.run_sync(
+                self._prepared, body, _teller(events), deadline, limiter=self._preparing
+            )
         answer = _Answer(chat, job, events)
         self._engine.submit(job)
         first: Any = None
@@ -112,6 +113,16 @@ class Completions:
         return chat, job
 
 
+@contextlib.contextmanager
+def _until(deadline: float) -> Iterator[None]:
+    """Ends what is inside at that time of the monotonic clock. Raises RefusalError when it was not done by then."""
+    try:
+        with anyio.fail_after(max(0.0, deadline - time.monotonic())):
+            yield
+    except TimeoutError as error:
+        raise RefusalError(504, "timeout", "the answer takes too long; ask for a shorter one") from error
+
+
 class _Answer:
     """The answer to one chat as it comes, and the objects that OpenAI's clients expect of it."""
 
@@ -127,11 +138,8 @@ class _Answer:
 
     async def next(self) -> Piece | Finished:
         """What comes next. Raises RefusalError when the model failed, or took too long."""
-        try:
-            async with asyncio.timeout(max(0.0, self.job.deadline - time.monotonic())):
-                event = await self._events.get()
-        except TimeoutError as error:
-            raise RefusalError(504, "timeout", "the answer takes too long; ask for a shorter one") from error
+        with _until(self.job.deadline):
+            event = await self._events.get()
         if isinstance(event, Failed):
             raise RefusalError(
                 500, "internal_error", f"something went wrong here; the log has it as error {event.number}"

@@ -149,5 +149,6 @@ class _Chance(LogitsProcessor):
             if temperature > 0:
                 uniform = torch.rand(scores.shape[1], generator=self._random[place], dtype=torch.float64)
                 noise = -torch.log(-torch.log(uniform.clamp_min(1e-300)))
-                noisy[place] = scores[place] / temperature + noise.to(scores)
+                # The same choice as that of scores / temperature + noise, which the least temperatures make infinite.
+                noisy[place] = scores[place] + temperature * noise.to(scores)
         return noisy  # type: ignore[return-value]

@@ -80,22 +80,34 @@ class _Server(uvicorn.Server):
 
 
 def _patient(read_seconds: float) -> type[H11Protocol]:
-    """uvicorn's protocol with two limits of time that it lacks.
+    """uvicorn's protocol with three limits of time that it lacks.
 
-    The head of a request must be there `read_seconds` after it began, or after the connection was made; and a client
-    whose request was refused half-way has a moment to read that before the connection ends, however it goes on sending.
+    The head of a request must be there `read_seconds` after it began, or after the connection was made; what is sent to
+    a client must be taken in that time, or the connection ends; and a client whose request was refused half-way has a
+    moment to read that before the connection ends, however it goes on sending.
     """
 
     class Patient(H11Protocol):
         _waiting: asyncio.TimerHandle | None = None
+        _unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            transport.set_write_buffer_limits(0)  # whatever the client's side does not take at once pauses the writing
             self._wait(read_seconds, self._head_is_late)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._wait_no_more()
+            self._is_read()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._unread = self.loop.call_later(read_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._is_read()
+            super().resume_writing()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -112,7 +124,10 @@ def _patient(read_seconds: float) -> type[H11Protocol]:
                 self._wait(_LINGER_SECONDS, self.transport.close)
 
         def send_400_response(self, msg: str) -> None:
-            self._refuse(400, "invalid_http", msg)
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                self._refuse(400, "invalid_http", msg)
+            else:  # the answer was given before the rest of the request turned out to be nonsense
+                self.transport.close()
 
         def _wait(self, seconds: float, then: Any) -> None:
             self._wait_no_more()
@@ -122,6 +137,11 @@ def _patient(read_seconds: float) -> type[H11Protocol]:
             if self._waiting is not None:
                 self._waiting.cancel()
                 self._waiting = None
+
+        def _is_read(self) -> None:
+            if self._unread is not None:
+                self._unread.cancel()
+                self._unread = None
 
         def _head_is_late(self) -> None:
             if not self.transport.is_closing() and self.conn.our_state is h11.IDLE:
