@@ -34,10 +34,10 @@ def cleanup(
         pipeline.stop_all()
     if said.status != 0:
         return Failed(message=said.error)
+    if apply:
+        left = [folder for folder in left if workspaces.remove_abandoned(folder)]
     rows = [{"kind": "workspace", "name": str(folder), "bytes": None, "days": None} for folder in left]
     rows += json.loads(said.output)["leftovers"]
-    for folder in left if apply else ():
-        workspaces.discard(folder)
     done = "removed" if apply else "would be removed"
     create_table_artifact(rows[:_SHOWN_ROWS], key="cleanup", description=f"{len(rows)} things {done}")
     return {"things": len(rows), "bytes": sum(row["bytes"] or 0 for row in rows), "removed": apply}
