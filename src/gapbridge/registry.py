@@ -1,5 +1,6 @@
 """The MLflow model registry: a version is a copy of the model directory with what made it, as plain files."""
 
+import errno
 import fcntl
 import importlib.util
 import os
@@ -231,6 +232,8 @@ class _Client:
                     self._connected = connected
             yield self._connected
         except store_errors() as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise  # of this machine's disk, which the command line tells as that
             code = str(getattr(error, "error_code", ""))
             if self._connected is not None and code in _REFUSALS:
                 raise RefusedError(f"the registry refuses that ({one_line(error)})", code) from error
