@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from gapbridge.errors import ArtifactError, GapbridgeError, InputError
@@ -13,7 +14,7 @@ from gapbridge.promotion import decide
 from gapbridge.promotion.decide import Decision, Rules
 from gapbridge.promotion.gates import Thresholds
 from gapbridge.promotion.ledger import Ledger, Record
-from gapbridge.registry import Registry
+from gapbridge.registry import Registry, register
 
 from .conftest import NAME, Register, git
 
@@ -103,6 +104,24 @@ def test_code_that_was_not_committed_refuses_unless_that_is_allowed(home: Path, 
     made()
     assert [one.name for one in judged(home).gates if not one.passed] == ["lineage"]
     assert judged(home, require_clean=False).promoted
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ("instruct", "dvc.lock is of another model"),
+        ("evaluate", "dvc.lock: evaluate read another artifacts/instruct than is there"),
+    ],
+)
+def test_a_lock_that_does_not_lead_to_the_model_refuses(home: Path, made: Register, entry: str, problem: str) -> None:
+    """As stages leave it that ran without DVC after a `dvc repro`."""
+    made()
+    lock = yaml.safe_load((home / "dvc.lock").read_text())
+    (lock["stages"][entry].get("deps") or lock["stages"][entry]["outs"])[0]["md5"] = "another"
+    (home / "dvc.lock").write_text(yaml.safe_dump(lock))
+    register(home, NAME, home / "artifacts/instruct", home / "artifacts/report/model_card.md")
+    fallen = [(one.name, one.figure) for one in judged(home).gates if not one.passed]
+    assert fallen == [("lineage", problem)]
 
 
 def test_a_damaged_package_is_an_error(home: Path, made: Register) -> None:
