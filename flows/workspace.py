@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +95,14 @@ def newest_record(checkout: Path) -> Path | None:
         if json.loads(path.read_text())["state"] == "Completed" and lock.is_file() and _fitted(lock):
             found.append((path.stat().st_mtime_ns, path.parent))
     return max(found)[1] if found else None
+
+
+def old_records(checkout: Path, older_than_days: float) -> list[Path]:
+    """Records of runs that ended that long ago; the one that the next run begins with stays, however old."""
+    latest = time.time() - older_than_days * 86_400
+    newest = newest_record(checkout)
+    records = sorted(path for path in (home(checkout) / "runs").glob("[!.]*/record.json") if path.parent != newest)
+    return [path.parent for path in records if path.stat().st_mtime < latest]
 
 
 def _fitted(lock: Path) -> bool:

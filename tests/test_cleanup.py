@@ -143,6 +143,27 @@ def test_the_cache_keeps_what_any_lock_names(tmp_path: Path) -> None:
     dvc(other, "checkout", "--force")
 
 
+def test_what_somebody_else_removed_meanwhile_stops_nothing(tmp_path: Path, empty_store: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    dvc(home, "init", "--no-scm", "-q")
+    gone = reproduced(home, "first")
+    reproduced(home, "second")
+    shutil.copyfile(empty_store, home / "mlflow.db")
+    with open_store(home) as (client, experiment):
+        client.set_terminated(client.create_run(experiment, run_name="old").info.run_id, end_time=1)
+    for name in ("1", "2"):
+        run_folder(home, name, "FINISHED")
+    (scratch_root() / "old").mkdir()
+    age(scratch_root() / "old")
+    age(home / ".dvc" / "cache")
+    mine, theirs = (leftovers(home, 14, [], True) for _ in range(2))
+    assert {one.kind for one in mine} == {"scratch", "run", "mlflow run", "dvc object"}
+    for one in [*theirs, *mine]:
+        one.remove()
+    assert not any(path.exists() for path in gone.values()) and leftovers(home, 14, [], True) == []
+
+
 def test_the_command_lists_and_only_removes_when_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("1", "2"):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -147,8 +146,10 @@ def test_a_cleanup_lists_and_only_removes_when_told(
     assert ended.result() == {"things": 3, "bytes": 0, "removed": True}
     assert not left.exists() and not scratch.exists() and alive() == {"recorded", "registered"}
     assert record.exists() and champion(home) is None
-    shutil.rmtree(home / ".stack/runs")
-    assert cleanup(str(home), return_state=True).result()["things"] == 1
+    os.utime(record / "record.json", (time.time() - WEEKS,) * 2)
+    ended = cleanup(str(home), apply=True, return_state=True)
+    assert ended.result()["things"] == 2 and not record.exists() and alive() == {"registered"}
+    assert {row["kind"] for row in shown(told, "cleanup")["cleanup"]["data"]} == {"record", "mlflow run"}
     (home / "dvc.lock").write_text("stages: [")
     ended = cleanup(str(home), return_state=True)
     assert ended.is_failed() and ended.message == "dvc.lock: cannot be read; register the model again"

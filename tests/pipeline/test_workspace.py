@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -122,6 +123,19 @@ def test_a_record_keeps_what_a_run_leaves_but_its_outs(checkout: Path) -> None:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=True)
     assert json.loads((record / "record.json").read_text()) == {"state": "Completed", "commit": commit.stdout.strip()}
     assert (record / "params.yaml").read_text() == "seed: 7\n"
+
+
+def test_records_grow_old_but_for_the_one_that_the_next_run_begins_with(checkout: Path) -> None:
+    (checkout / "dvc.lock").write_text("stages: {realign: {}}")
+    names = ("first", "second", "failed", "young")
+    for place, name in enumerate(names):
+        state = "Completed" if name in ("first", "second") else "Failed"
+        record = workspace.keep_record(checkout, name, checkout, {"state": state}) / "record.json"
+        moment = time.time() - (0 if name == "young" else (30 - place) * 86_400)
+        os.utime(record, (moment, moment))
+    assert workspace.newest_record(checkout) == checkout / ".stack/runs/second"
+    assert [folder.name for folder in workspace.old_records(checkout, 14)] == ["failed", "first"]
+    assert workspace.old_records(checkout, 100) == []
 
 
 def test_a_run_that_fails_leaves_nothing_and_a_killed_one_is_found(checkout: Path) -> None:
