@@ -12,8 +12,8 @@ from gapbridge.artifacts import dvc_digest, write_json
 from gapbridge.cleanup import DAY_SECONDS, leftovers
 from gapbridge.errors import InputError
 from gapbridge.mirror import open_store
+from gapbridge.model_package import register
 from gapbridge.operations_cli import cleanup
-from gapbridge.registry import register
 from gapbridge.stages.runner import scratch_root
 
 DVC = "stages: {{made: {{cmd: 'mkdir out; echo {word} > out/file; echo {word} > single', outs: [out, single]}}}}"

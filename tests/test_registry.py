@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gapbridge.errors import InputError, one_line
-from gapbridge.registry import Registry, register
+from gapbridge.model_package import register
+from gapbridge.registry import Registry
 
 
 @pytest.fixture

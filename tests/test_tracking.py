@@ -13,7 +13,7 @@ import pytest
 from gapbridge import artifacts, mirror, tracking
 from gapbridge.errors import ArtifactError
 from gapbridge.mirror import open_store
-from gapbridge.registry import register
+from gapbridge.model_package import register
 
 
 def runs_in(workspace: Path) -> list[Any]:

@@ -14,7 +14,8 @@ from flows.benchmark import benchmark
 from flows.cleanup import cleanup
 from flows.promote import promote
 from gapbridge.artifacts import dvc_digest
-from gapbridge.registry import Registry, register
+from gapbridge.model_package import register
+from gapbridge.registry import Registry
 
 from ..promotion.conftest import NAME, Register
 from ..stages.asked import write_asked

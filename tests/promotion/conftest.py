@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from gapbridge import artifacts
-from gapbridge.registry import register
+from gapbridge.model_package import register
 
 NAME = "tiny"
 Register = Callable[..., int]

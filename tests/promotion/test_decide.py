@@ -9,12 +9,13 @@ import yaml
 from click.testing import CliRunner
 
 from gapbridge.errors import ArtifactError, GapbridgeError, InputError
+from gapbridge.model_package import register
 from gapbridge.operations_cli import lineage, promote, rollback
 from gapbridge.promotion import decide
 from gapbridge.promotion.decide import Decision, Rules
 from gapbridge.promotion.gates import Thresholds
 from gapbridge.promotion.ledger import Ledger, Record
-from gapbridge.registry import Registry, register
+from gapbridge.registry import Registry
 
 from .conftest import NAME, Register, git
 
