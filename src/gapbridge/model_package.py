@@ -1,4 +1,4 @@
-"""What is registered: a copy of the model directory, what it was made from and what was measured of it, as plain files."""
+"""What is registered: a copy of the model directory with what it was made from and what was measured of it."""
 
 import shutil
 import tempfile
