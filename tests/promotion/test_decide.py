@@ -178,6 +178,32 @@ def test_a_claim_of_a_process_that_died_is_taken_over(
     assert [one.state for one in records(home)] == ["abandoned", "promoted"]
 
 
+def test_a_claim_that_was_taken_over_moves_nothing(home: Path, made: Register, monkeypatch: pytest.MonkeyPatch) -> None:
+    made()
+    registry = Registry(home)
+    ledger, version = Ledger(registry, NAME), registry.resolve(NAME)
+    slow = ledger.claim("promote", version)
+    monkeypatch.setattr("gapbridge.promotion.ledger.PENDING_SECONDS", 0)
+    ledger.claim("promote", version)
+    with pytest.raises(InputError, match="decide again"):
+        ledger.move(slow, 1, "because")
+    assert champion(home) is None
+    assert [one.state for one in records(home)] == ["lost", "pending"]
+
+
+def test_a_champion_that_changed_while_the_gates_judged_is_not_replaced(home: Path, made: Register) -> None:
+    made()
+    made()
+    registry = Registry(home)
+
+    def meanwhile(package: Path) -> None:
+        registry.client.set_registered_model_alias(NAME, "champion", "2")
+
+    with pytest.raises(InputError, match="tiny: version 2 became champion meanwhile; decide again"):
+        judged(home, "tiny/1", probe=meanwhile)
+    assert champion(home) == 2 and [one.state for one in records(home)] == ["lost"]
+
+
 def test_an_alias_moved_by_hand_stops_the_claim(home: Path, made: Register) -> None:
     made()
     made()
