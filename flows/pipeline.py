@@ -22,6 +22,10 @@ STOP_SECONDS = 10
 # What DVC says after every stage to someone new to it.
 _HINTS = ("To track the changes", "git add ", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`",
           "Updating lock file", "Generating lock file")  # fmt: skip
+_DVC_ERROR = "ERROR: "
+_POINTERS = ("<https://error.dvc.org/", "Is your cache up to date?")
+"""What DVC adds to an error for people at a terminal."""
+_SHOWN_CHARACTERS = 300
 _NOT_KEPT = "ERROR: failed to transfer"
 """What DVC says, without failing, of an out that its cache had no room for (docs/operations.md)."""
 _BOUND = Path(__file__).with_name("bound.py")
@@ -160,7 +164,7 @@ class Said:
 
 
 def command(workspace: Path, *arguments: str) -> Said:
-    """Run `gapbridge ARGUMENTS` to its end; what it says on stderr comes as its last line alone."""
+    """Run `gapbridge ARGUMENTS` to its end; of what it says on stderr, its one-line error is kept."""
     return _told(["gapbridge", *arguments], workspace)
 
 
@@ -172,13 +176,9 @@ def dvc(workspace: Path, *arguments: str) -> Said:
 def _told(words: list[str], workspace: Path) -> Said:
     with _started(words, workspace, stderr=subprocess.PIPE) as process:
         output, error = process.communicate()
-    lines = error.decode(errors="replace").strip().splitlines()
-    last = (
-        lines[-1].removeprefix("error: ").removeprefix("ERROR: ")
-        if lines
-        else f"ended with status {process.returncode}"
-    )
-    return Said(process.returncode, output.decode(errors="replace").strip(), last)
+    lines = [line.strip() for line in error.decode(errors="replace").splitlines()]
+    reason = _reason(list(filter(None, lines)), process.returncode)
+    return Said(process.returncode, output.decode(errors="replace").strip(), reason)
 
 
 def summary(workspace: Path) -> str:
@@ -188,10 +188,17 @@ def summary(workspace: Path) -> str:
 
 
 def registered_name(workspace: Path) -> str | None:
-    """Under which name `report` registers the workspace's models (`report.register_as`); None when under none."""
+    """Under which name `report` registers the workspace's models (`report.register_as`); None when under none.
+
+    Raises PipelineError when params.yaml cannot be read.
+    """
     path = workspace / "params.yaml"
-    params = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
-    return (params.get("report") or {}).get("register_as") if isinstance(params, dict) else None
+    try:
+        params = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PipelineError(f"{path}: not YAML ({' '.join(str(error).split())}); mend it") from error
+    report = params.get("report") if isinstance(params, dict) else None
+    return report.get("register_as") if isinstance(report, dict) else None
 
 
 def verdict(workspace: Path) -> str:
@@ -206,7 +213,7 @@ def stale(workspace: Path) -> list[str]:
     """The stages that are not up to date, and all that follow from them, sorted; the one that always runs left out."""
     said = dvc(workspace, "status", "--json")
     if said.status != 0:
-        raise PipelineError(f"{workspace}: dvc status: {said.error[:300]}")
+        raise PipelineError(f"{workspace}: dvc status: {said.error}")
     reasons: dict[str, list[Any]] = json.loads(said.output or "{}")
     found = {stage for stage, why in reasons.items() if why != ["always changed"]}
     waits_for = graph(workspace)
@@ -270,12 +277,16 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[str | None]:
                 return
 
 
-def _reason(lines: list[str], returncode: int) -> str:
-    """The stage's own error, an exception it did not expect, DVC's error, or the last thing said."""
-    for mark in (r"error: (.*)", r"([\w.]+(?:Error|Exception)\b.*)", r"ERROR: (.*)"):
+def _reason(lines: Sequence[str], returncode: int) -> str:
+    """The program's own error, an exception it did not expect, DVC's error, or the last thing said; one line."""
+    for mark in (r"error: (.*)", r"([\w.]+(?:Error|Exception)\b.*)"):
         for line in reversed(lines):
             if found := re.fullmatch(mark, line):
                 return found[1]
+    starts = [number for number, line in enumerate(lines) if line.startswith(_DVC_ERROR)]
+    if starts:  # it may go on, for example with the targets that are meant
+        whole = [line for line in lines[starts[-1] :] if not line.startswith(_POINTERS)]
+        return " ".join(" ".join(whole).removeprefix(_DVC_ERROR).split())[:_SHOWN_CHARACTERS]
     said = [line for line in lines if "%|" not in line]  # a progress bar is no reason
     return f"{said[-1]} (status {returncode})" if said else f"ended with status {returncode}"
 

@@ -20,11 +20,15 @@ def promote(workspace: str = ".", model: str | None = None, dry_run: bool = Fals
     Ends Completed as Promoted, Refused or Unchanged; Failed when nothing could be decided.
     """
     folder = Path(workspace).resolve()
-    if model is None and not pipeline.registered_name(folder):
-        return Completed(name="Unchanged", message="report.register_as is null: no model to judge; name one")
-    arguments = [*([model] if model else []), *(["--dry-run"] if dry_run else []), "--json"]
     try:
-        said = pipeline.command(folder, "promote", *arguments)
+        named = model or pipeline.registered_name(folder)
+    except pipeline.PipelineError as error:
+        return Failed(message=str(error))
+    if not named:
+        return Completed(name="Unchanged", message="report.register_as is null: no model to judge; name one")
+    arguments = ["--dry-run", "--json"] if dry_run else ["--json"]
+    try:
+        said = pipeline.command(folder, "promote", named, *arguments)
     finally:
         pipeline.stop_all()
     if said.status not in (0, REFUSED):

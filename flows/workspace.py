@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,14 +40,13 @@ def own_workspace(checkout: Path, run: str) -> Iterator[Path]:
         raise PipelineError("a run in a workspace of its own needs a lasting MLflow; set MLFLOW_TRACKING_URI")
     folder = home(checkout) / "workspaces" / run
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _lock_path(folder).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(folder, wait=True):
         try:
             _clone(checkout, folder)
             _connect(checkout, folder)
             yield folder
         finally:
-            discard(folder)
+            _discard(folder)
 
 
 def keep_record(checkout: Path, run: str, workspace: Path, description: Mapping[str, str]) -> Path:
@@ -83,7 +83,7 @@ def restore(checkout: Path, folder: Path) -> Path:
         shutil.copytree(record / "metrics", folder / "metrics", dirs_exist_ok=True)
     done = pipeline.dvc(folder, "checkout", "--force")
     if done.status != 0:
-        raise PipelineError(f"{record.name}: dvc checkout: {done.error[:300]}; `dvc pull` with its dvc.lock")
+        raise PipelineError(f"{record.name}: dvc checkout: {done.error}; `dvc pull` with its dvc.lock")
     return record
 
 
@@ -97,20 +97,33 @@ def newest_record(checkout: Path) -> Path | None:
     return max(found)[1] if found else None
 
 
+def old_records(checkout: Path, older_than_days: float) -> list[Path]:
+    """Records of runs that ended that long ago; the one that the next run begins with stays, however old."""
+    latest = time.time() - older_than_days * 86_400
+    newest = newest_record(checkout)
+    records = sorted(path for path in (home(checkout) / "runs").glob("[!.]*/record.json") if path.parent != newest)
+    return [path.parent for path in records if path.stat().st_mtime < latest]
+
+
 def _fitted(lock: Path) -> bool:
     return _ALIGNMENT in (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
 
 
 def abandoned(checkout: Path) -> list[Path]:
-    """The workspaces that no run holds: those of runs that were killed. `discard` removes one."""
+    """The workspaces that no run holds: those of runs that were killed."""
     folders = sorted(path for path in (home(checkout) / "workspaces").glob("*") if path.is_dir())
     return [folder for folder in folders if not _held(_lock_path(folder))]
 
 
-def discard(folder: Path) -> None:
-    """Remove a workspace and its lock. What its stages finished stays in the DVC cache."""
-    shutil.rmtree(folder, ignore_errors=True)
-    _lock_path(folder).unlink(missing_ok=True)
+def remove_abandoned(folder: Path) -> bool:
+    """Remove a workspace, unless a run holds it meanwhile: one that was killed and is tried again has it again.
+
+    What its stages finished stays in the DVC cache.
+    """
+    with _locked(folder, wait=False) as free:
+        if free:
+            _discard(folder)
+    return free
 
 
 def with_locks(checkout: Path) -> list[Path]:
@@ -129,6 +142,37 @@ def has_remote(workspace: Path) -> bool:
 
 def _lock_path(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
+
+
+@contextmanager
+def _locked(folder: Path, wait: bool) -> Iterator[bool]:
+    """Whether nobody else holds the workspace; without `wait` that may be False. Else it is held until the block ends.
+
+    Whoever removes a workspace removes its lock file: to hold that one would keep nobody out.
+    """
+    path = _lock_path(folder)
+    while True:
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            if _is_the_file_at(path, lock.fileno()):
+                yield True
+                return
+
+
+def _is_the_file_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _discard(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    _lock_path(folder).unlink(missing_ok=True)
 
 
 def _held(lock_path: Path) -> bool:
@@ -152,20 +196,25 @@ def _clone(checkout: Path, folder: Path) -> None:
 
 
 def _connect(checkout: Path, folder: Path) -> None:
-    """Give the clone the checkout's own DVC settings, keys included, and its cache."""
-    from dvc.config import ConfigError
+    """Give the clone the checkout's own DVC settings, keys included, and its cache.
+
+    The committed ones too: a path in them is relative to where the checkout is, not the clone.
+    """
+    from dvc.config import merge
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    (folder / _LOCAL_CONFIG).touch(mode=0o600)
     try:
         with Repo(str(checkout)) as shared, Repo(str(folder)) as own:
-            settings = shared.config.load_one("local")
+            (folder / _LOCAL_CONFIG).touch(mode=0o600)
+            settings = shared.config.load_one("repo")
+            merge(settings, shared.config.load_one("local"))
             cache = shared.cache.local_cache_dir
             with own.config.edit("local") as config:
                 config.update(settings)
                 config.setdefault("cache", {})["dir"] = cache
-    except ConfigError as error:
-        raise PipelineError(f"{checkout / _LOCAL_CONFIG}: {' '.join(str(error).split())}") from error
+    except DvcException as error:
+        raise PipelineError(f"{checkout}: {' '.join(str(error).split())}") from error
 
 
 def _git(folder: Path, *arguments: str) -> str:

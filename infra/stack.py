@@ -115,15 +115,23 @@ def _stop(settings: Settings, name: str) -> bool:
 
 
 def deploy(settings: Settings) -> None:
-    """Register the flows of the checkout's prefect.yaml with their schedules. Raises StackError when that fails."""
+    """Register the flows of the checkout's prefect.yaml with their schedules.
+
+    Raises StackError when that fails or takes longer than DEPLOY_SECONDS.
+    """
     if not (settings.checkout / "prefect.yaml").exists():
         return
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     environment = services.own_environment() | services.prefect_environment(settings)
-    done = subprocess.run(
-        command, cwd=settings.checkout, env=environment | {"PWD": str(settings.checkout)}, timeout=DEPLOY_SECONDS,
-        text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            command, cwd=settings.checkout, env=environment | {"PWD": str(settings.checkout)}, timeout=DEPLOY_SECONDS,
+            text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise StackError(
+            f"deploy: Prefect did not take prefect.yaml within {DEPLOY_SECONDS} s; try again with `make deploy`"
+        ) from error
     settings.log("deploy").write_text(done.stdout)
     if done.returncode != 0:
         said = "".join(f"\n  | {line}" for line in done.stdout.splitlines()[-_SHOWN_LINES:])

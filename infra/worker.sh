@@ -10,7 +10,9 @@ export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0="*"
 if [ -d "$WORK/checkout" ]; then
     git -C "$WORK/checkout" pull --quiet --ff-only
 else
-    git clone --quiet "$SOURCE" "$WORK/checkout"
+    rm -rf "$WORK/checkout.partial"
+    git clone --quiet "$SOURCE" "$WORK/checkout.partial"
+    mv "$WORK/checkout.partial" "$WORK/checkout"
 fi
 cd "$WORK/checkout"
 python -m infra.remote

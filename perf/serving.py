@@ -30,8 +30,8 @@ from gapbridge.evaluate.probe import write_probe
 from gapbridge.mirror import open_store
 from gapbridge.model.assemble import AdapterShape, ImageCap, ImageTower, assemble, make_processor, save
 from gapbridge.model.vision import build_tower
+from gapbridge.model_package import register
 from gapbridge.params import load_params
-from gapbridge.registry import register
 from gapbridge.train import contrastive, language
 from gapbridge.train.prompts import Prompter
 from gapbridge.train.tokens import IMAGE_TOKEN, train_tokenizer

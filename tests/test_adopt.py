@@ -123,12 +123,24 @@ def lose_figures(elsewhere: Path) -> None:
     (elsewhere / "metrics" / "ingest.json").unlink()
 
 
+def change_figures(elsewhere: Path) -> None:
+    path = elsewhere / "metrics" / "ingest.json"
+    path.write_text(path.read_text().replace("40", "41"))
+
+
+def read_other_figures(elsewhere: Path) -> None:
+    (path,) = (elsewhere / "runs" / "ingest").glob("*/run.json")
+    path.write_text(path.read_text().replace('"input.artifacts/sources"', '"input.metrics/sources.json"'))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (damage, "artifacts/ingest/texts: is not what its run wrote"),
         (lose_what_was_read, "ingest: read another artifacts/sources than comes along or lies here"),
         (lose_figures, "ingest.json: missing"),
+        (change_figures, "metrics/ingest.json: is not what its run wrote"),
+        (read_other_figures, "ingest: read another metrics/sources.json than comes along or lies here"),
     ],
 )
 def test_what_is_not_whole_is_refused_and_nothing_is_changed(

@@ -13,8 +13,9 @@ from gapbridge.benchmark import benchmark
 from gapbridge.cli import cli
 from gapbridge.embeddings.shards import write_shards
 from gapbridge.errors import ArtifactError, InputError
+from gapbridge.model_package import register
 from gapbridge.params import load_params
-from gapbridge.registry import Registry, register
+from gapbridge.registry import Registry
 
 from .evaluate.tiny import unit_vectors
 from .stages.asked import write_asked

@@ -12,8 +12,8 @@ from gapbridge.artifacts import dvc_digest, write_json
 from gapbridge.cleanup import DAY_SECONDS, leftovers
 from gapbridge.errors import InputError
 from gapbridge.mirror import open_store
+from gapbridge.model_package import register
 from gapbridge.operations_cli import cleanup
-from gapbridge.registry import register
 from gapbridge.stages.runner import scratch_root
 
 DVC = "stages: {{made: {{cmd: 'mkdir out; echo {word} > out/file; echo {word} > single', outs: [out, single]}}}}"
@@ -92,10 +92,11 @@ def test_runs_of_what_is_registered_stay_in_mlflow(tmp_path: Path, empty_store: 
         for name, digest in (("named", "aa"), ("other", "bb")):
             run = client.create_run(experiment, run_name=name, tags={"output.artifacts/instruct": digest})
             client.set_terminated(run.info.run_id, end_time=1)
+        client.create_run(experiment, run_name="under way", start_time=1)
         (one,) = leftovers(tmp_path, 14, [], False)
         assert one.name.startswith("other ")
         one.remove()
-        assert {run.info.run_name for run in client.search_runs([experiment])} == {"register", "named"}
+        assert {run.info.run_name for run in client.search_runs([experiment])} == {"register", "named", "under way"}
 
 
 def test_a_model_of_others_in_the_same_store_is_left_alone_and_stops_nothing(tmp_path: Path, empty_store: Path) -> None:
@@ -141,6 +142,27 @@ def test_the_cache_keeps_what_any_lock_names(tmp_path: Path) -> None:
         one.remove()
     assert all(path.exists() for path in kept.values()) and not any(path.exists() for path in gone.values())
     dvc(other, "checkout", "--force")
+
+
+def test_what_somebody_else_removed_meanwhile_stops_nothing(tmp_path: Path, empty_store: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    dvc(home, "init", "--no-scm", "-q")
+    gone = reproduced(home, "first")
+    reproduced(home, "second")
+    shutil.copyfile(empty_store, home / "mlflow.db")
+    with open_store(home) as (client, experiment):
+        client.set_terminated(client.create_run(experiment, run_name="old").info.run_id, end_time=1)
+    for name in ("1", "2"):
+        run_folder(home, name, "FINISHED")
+    (scratch_root() / "old").mkdir()
+    age(scratch_root() / "old")
+    age(home / ".dvc" / "cache")
+    mine, theirs = (leftovers(home, 14, [], True) for _ in range(2))
+    assert {one.kind for one in mine} == {"scratch", "run", "mlflow run", "dvc object"}
+    for one in [*theirs, *mine]:
+        one.remove()
+    assert not any(path.exists() for path in gone.values()) and leftovers(home, 14, [], True) == []
 
 
 def test_the_command_lists_and_only_removes_when_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

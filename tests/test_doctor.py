@@ -93,6 +93,13 @@ def test_services_that_do_not_answer_fail_without_a_secret(workspace: Path) -> N
     assert PASSWORD not in doctor.as_text(checks) + json.dumps(doctor.as_json(checks))
 
 
+@pytest.mark.parametrize("address", ["http://[bad", "http://127.0.0.1:port", "http://a..b"])
+def test_an_address_that_is_none_fails_in_one_line(workspace: Path, address: str) -> None:
+    found = by_name(doctor.examine(workspace, {"MLFLOW_TRACKING_URI": address, "PREFECT_API_URL": address}))
+    assert found["MLflow"].status == found["Prefect"].status == "failed"
+    assert address in found["MLflow"].found and address in found["Prefect"].found
+
+
 @pytest.mark.parametrize(("variable", "found"), [("GAPBRIDGE_SERVE_MAX_PROMPT_TOKENS", "valid"), ("HF_TOKEN", "***")])
 def test_what_is_secret_is_told_by_the_end_of_its_name(workspace: Path, variable: str, found: str) -> None:
     assert by_name(doctor.examine(workspace, {variable: "valid"}))["params.yaml"].found == found

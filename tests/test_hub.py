@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ REFUSALS = {
     "owner/absent": (401, "RepoNotFound"),
     "owner/old": (404, "RevisionNotFound"),
 }
+COMMIT = "0" * 40
 ASK = """
 import json, sys, tempfile
 from pathlib import Path
@@ -88,15 +90,32 @@ def test_a_model_that_cannot_be_had_is_one_line_with_the_remedy(
     assert name in line and remedy in line and "\n" not in line
 
 
-def test_an_unreachable_hub_is_tried_again_in_silence() -> None:
-    """The client would tell each of its tries."""
-    own = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
-    at_once = "import time; time.sleep = lambda seconds: None\n" + ASK
-    command = [sys.executable, "-c", at_once, "owner/far"]
-    done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=True)
-    for part, line in json.loads(done.stdout).items():
+def unreachable(home: Path) -> dict[str, str]:
+    """The environment of a machine on which nobody answers as the hub."""
+    own = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1", "HF_HOME": str(home)}
+    return dict(os.environ) | own
+
+
+def test_an_unreachable_hub_is_told_at_once_and_in_silence(tmp_path: Path) -> None:
+    """The client would ask for the files of a commit six times, and tell each of its tries."""
+    no_waiting = "import time\ndef sleep(seconds): raise SystemExit(f'waits for {seconds} s')\ntime.sleep = sleep\n"
+    command = [sys.executable, "-c", no_waiting + ASK, "owner/far"]
+    done = subprocess.run(command, env=unreachable(tmp_path), capture_output=True, text=True, check=True)
+    lines = json.loads(done.stdout)
+    assert len(lines) == 3
+    for part, line in lines.items():
         assert "owner/far" in line and "hub cannot be reached" in line and "name the folder" in line, part
     assert "thrown while requesting" not in done.stderr and "Retrying" not in done.stderr
+
+
+def test_what_was_fetched_before_needs_no_hub(tmp_path: Path) -> None:
+    folder = tmp_path / "hub" / "models--owner--far" / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    program = f"from gapbridge.hub import fetched; print(fetched('owner/far', '{COMMIT}', ['*.json']))"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=unreachable(tmp_path), capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()) == folder
 
 
 def test_without_a_network_the_remedy_is_a_folder() -> None:

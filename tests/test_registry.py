@@ -1,12 +1,14 @@
 """The registry's reader on a real store: what references mean, and what happens when the store does not answer."""
 
+import errno
 import shutil
 from pathlib import Path
 
 import pytest
 
 from gapbridge.errors import InputError, one_line
-from gapbridge.registry import Registry, register
+from gapbridge.model_package import register
+from gapbridge.registry import Registry
 
 
 @pytest.fixture
@@ -86,6 +88,26 @@ def test_it_connects_again_after_an_outage(home: Path, empty_store: Path, monkey
         assert "\n" not in str(caught.value)
     shutil.copyfile(empty_store, home / "mlflow.db")
     assert registry.names() == []
+
+
+def test_a_full_disk_is_not_taken_for_an_outage(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registered(home)
+    registry = Registry(home)
+    version = registry.resolve("tiny")
+
+    def full(**named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", full)
+    with pytest.raises(OSError, match="No space left") as caught, registry.package(version):
+        raise AssertionError
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_driver_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+pg8000://me:secret@127.0.0.1:1/mlflow")
+    with pytest.raises(InputError, match=r"\(postgresql\+pg8000 needs pg8000, which is not installed here\)"):
+        Registry(tmp_path).names()
 
 
 def test_nothing_is_made_where_nothing_is_registered(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from gapbridge import artifacts, tracking
+from gapbridge import artifacts, mirror, tracking
 from gapbridge.errors import ArtifactError
 from gapbridge.mirror import open_store
-from gapbridge.registry import register
+from gapbridge.model_package import register
 
 
 def runs_in(workspace: Path) -> list[Any]:
@@ -83,6 +83,9 @@ def test_dirty_leaves_out_what_is_recorded_by_digest(tmp_path: Path) -> None:
     assert tracking.git_tags(tmp_path)["git.dirty"] == "false"
     (tmp_path / "code.py").write_text("")
     assert tracking.git_tags(tmp_path)["git.dirty"] == "true"
+    (tmp_path / "code.py").unlink()
+    (tmp_path / ".git" / "index").write_text("damaged")
+    assert tracking.git_tags(tmp_path)["git.dirty"] == "true", "git status fails"
 
 
 def test_mlflow_has_the_same_and_two_stages_may_start_at_once(tmp_path: Path, out: Path) -> None:
@@ -129,6 +132,36 @@ def test_a_killed_stage_leaves_a_killed_run(tmp_path: Path, empty_store: Path) -
     while time.monotonic() < deadline and not any(run.info.status == "KILLED" for run in runs_in(tmp_path)):
         time.sleep(0.2)
     assert [run.info.status for run in runs_in(tmp_path)] == ["KILLED"]
+
+
+def test_more_figures_than_mlflow_takes_at_once_all_arrive(tmp_path: Path, out: Path, empty_store: Path) -> None:
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    with tracking.open_tracker(tmp_path, "evaluate", {}, {}) as tracker:
+        tracker.finish({"artifacts/realign": out}, {f"figure {number}": number for number in range(1050)})
+    (run,) = runs_in(tmp_path)
+    assert run.info.status == "FINISHED" and len(run.data.metrics) == 1050
+    assert run.data.metrics["final.figure 1049"] == 1049 and "output.artifacts/realign" in run.data.tags
+
+
+def test_a_run_that_is_sent_again_leaves_no_other_that_seems_to_run(
+    tmp_path: Path, out: Path, empty_store: Path, without_mlflow: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tracking.open_tracker(tmp_path, "realign", {}, {}) as tracker:
+        tracker.finish({"artifacts/realign": out}, {})
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.undo()
+    (folder,) = (tmp_path / "runs" / "realign").iterdir()
+
+    def unreachable(*arguments: object, **named: object) -> None:
+        raise ConnectionError("the store is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mlflow.MlflowClient.log_artifact", unreachable)
+        with pytest.raises(SystemExit, match="the store is gone"):
+            mirror.main([str(folder)])
+    assert [run.info.status for run in runs_in(tmp_path)] == ["RUNNING"]
+    mirror.main([str(folder)])
+    assert sorted(run.info.status for run in runs_in(tmp_path)) == ["FAILED", "FINISHED"]
 
 
 def test_a_store_that_does_not_answer_is_said_and_does_not_stop_the_stage(

@@ -106,19 +106,24 @@ def _demand_same_recipe(workspace: Path, arrivals: list[Arrival]) -> None:
 
 
 def _demand_whole(workspace: Path, elsewhere: Path, arrivals: list[Arrival]) -> None:
-    """The outs are those that the runs wrote, and each stage read what comes along or lies here."""
+    """Outs and figures are those that the runs wrote, and each stage read what comes along or lies here."""
     coming = {path: digest for arrival in arrivals for path, digest in arrival.outputs.items()}
     for path, digest in coming.items():
         found = artifacts.inside(elsewhere, path)
         if not found.exists() or artifacts.dvc_digest(found) != digest:
             raise ArtifactError(f"{found}: is not what its run wrote; copy it again")
     for arrival in arrivals:
-        if not (elsewhere / arrival.metrics_path).is_file():
-            raise ArtifactError(f"{elsewhere / arrival.metrics_path}: missing; copy it as well")
+        figures = elsewhere / arrival.metrics_path
+        if not figures.is_file():
+            raise ArtifactError(f"{figures}: missing; copy it as well")
+        if artifacts.read_json(figures) != arrival.status["metrics"]:
+            raise ArtifactError(f"{figures}: is not what its run wrote; copy it again")
+        coming[arrival.metrics_path] = artifacts.dvc_digest(figures)
+    for arrival in arrivals:
         for path, digest in arrival.inputs.items():
             here = workspace / path
             present = coming.get(path) or (artifacts.dvc_digest(here) if here.exists() else None)
-            if present != digest and not path.startswith("metrics/"):
+            if present != digest:
                 raise ArtifactError(
                     f"{arrival.label}: read another {path} than comes along or lies here; bring that too"
                 )

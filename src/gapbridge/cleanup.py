@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -88,7 +89,7 @@ def _scratch() -> Iterator[Leftover]:
     for folder in sorted(path for path in scratch_root().iterdir() if path.is_dir()):
         lock = folder.with_suffix(".lock")
         if not _is_held(lock):
-            yield _folder("scratch", folder, partial(_remove_scratch, folder, lock))
+            yield from _folder("scratch", folder, partial(_remove_scratch, folder, lock))
 
 
 def _remove_scratch(folder: Path, lock: Path) -> None:
@@ -98,6 +99,11 @@ def _remove_scratch(folder: Path, lock: Path) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
+        _remove_folder(folder)
+
+
+def _remove_folder(folder: Path) -> None:
+    with suppress(FileNotFoundError):  # its stage has ended well meanwhile, or another cleanup was faster
         shutil.rmtree(folder)
 
 
@@ -119,7 +125,7 @@ def _run_folders(workspace: Path) -> Iterator[Leftover]:
         good = [run for run in runs if _status(run) == "FINISHED"]
         for run in runs:
             if _status(run) is not None and run not in good[-1:]:
-                yield _folder("run", run, partial(shutil.rmtree, run))
+                yield from _folder("run", run, partial(_remove_folder, run))
 
 
 def _status(run: Path) -> str | None:
@@ -144,7 +150,11 @@ def _mlflow_runs(registry: Registry, kept: Kept) -> Iterator[Leftover]:
 
 
 def _deletion(client: Any, run_id: str) -> Callable[[], None]:
-    return lambda: client.delete_run(run_id)
+    def delete() -> None:
+        if client.get_run(run_id).info.lifecycle_stage == "active":  # else another cleanup was faster
+            client.delete_run(run_id)
+
+    return delete
 
 
 def _cache_objects(workspace: Path, kept: Kept) -> Iterator[Leftover]:
@@ -158,7 +168,7 @@ def _cache_objects(workspace: Path, kept: Kept) -> Iterator[Leftover]:
         named.update(_listed(_object(root, digest)))
     for path in sorted(root.glob("??/*")):
         if path.parent.name + path.name not in named:
-            yield _file("dvc object", path)
+            yield from _file("dvc object", path)
 
 
 def _listed(listing: Path) -> Iterable[str]:
@@ -175,15 +185,18 @@ def _object(root: Path, digest: str) -> Path:
     return root / digest[:2] / digest[2:]
 
 
-def _folder(kind: str, path: Path, remove: Callable[[], None]) -> Leftover:
-    files = [file.stat() for file in path.rglob("*") if file.is_file()]
-    newest = max((file.st_mtime for file in files), default=path.stat().st_mtime)
-    return Leftover(kind, str(path), _age_days(newest), sum(file.st_size for file in files), remove)
+def _folder(kind: str, path: Path, remove: Callable[[], None]) -> Iterator[Leftover]:
+    """A folder as one thing; nothing where somebody else has removed it meanwhile."""
+    with suppress(FileNotFoundError):
+        files = [file.stat() for file in path.rglob("*") if file.is_file()]
+        newest = max((file.st_mtime for file in files), default=path.stat().st_mtime)
+        yield Leftover(kind, str(path), _age_days(newest), sum(file.st_size for file in files), remove)
 
 
-def _file(kind: str, path: Path) -> Leftover:
-    facts = path.stat()
-    return Leftover(kind, str(path), _age_days(facts.st_mtime), facts.st_size, lambda: path.unlink(missing_ok=True))
+def _file(kind: str, path: Path) -> Iterator[Leftover]:
+    with suppress(FileNotFoundError):  # as above: DVC puts its unfinished copies there too
+        facts = path.stat()
+        yield Leftover(kind, str(path), _age_days(facts.st_mtime), facts.st_size, lambda: path.unlink(missing_ok=True))
 
 
 def _age_days(seconds: float) -> float:

@@ -72,7 +72,7 @@ def _mlflow(environment: Mapping[str, str]) -> Check:
     try:
         with _open(f"{address}/version", {}) as reply:
             return Check("MLflow", "well", f"{address}, server {reply.read(20).decode(errors='replace')}")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return Check("MLflow", "failed", f"{address}: {_said(error)}", f"{_START}, or unset MLFLOW_TRACKING_URI")
 
 

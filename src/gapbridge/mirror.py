@@ -74,7 +74,7 @@ def store_errors() -> tuple[type[Exception], ...]:
 def _demand_answer(uri: str) -> None:
     """Ask a database server once. MLflow would ask it again and again for 100 seconds, and say so each time.
 
-    Raises SQLAlchemyError when it refuses.
+    Raises SQLAlchemyError when it refuses, ValueError where the driver that the address names is not installed.
     """
     from mlflow.store.db.db_types import DATABASE_ENGINES
     from sqlalchemy import create_engine
@@ -82,7 +82,10 @@ def _demand_answer(uri: str) -> None:
     kind = uri.partition("://")[0].partition("+")[0]
     if kind not in DATABASE_ENGINES or kind == "sqlite":
         return
-    engine = create_engine(uri)
+    try:
+        engine = create_engine(uri)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{uri.partition(':')[0]} needs {error.name}, which is not installed here") from error
     try:
         engine.connect().close()
     finally:
@@ -97,6 +100,7 @@ def mirror_run(folder: Path, stage_process: int | None) -> None:
             experiment_id, start_time=record["started_ms"], tags=record["tags"], run_name=record["stage"]
         )
         run_id = run.info.run_id
+        _end_earlier_try(client, folder)
         place = {"run_id": run_id, "experiment_id": experiment_id, "uri": client.tracking_uri}
         if "@" not in client.tracking_uri:  # an address may hold a password
             artifacts.write_json(folder / "mlflow.json", place)
@@ -105,6 +109,15 @@ def mirror_run(folder: Path, stage_process: int | None) -> None:
         _send_end(client, run_id, status)
         client.set_terminated(run_id, status["status"], status["ended_ms"])
     (folder / "mirror.log").unlink(missing_ok=True)
+
+
+def _end_earlier_try(client: Any, folder: Path) -> None:
+    """A run that an earlier try of this folder left in the same store would look for ever as if it still ran."""
+    if not (folder / "mlflow.json").exists():
+        return
+    earlier = artifacts.read_json(folder / "mlflow.json")
+    if earlier["uri"] == client.tracking_uri and client.get_run(earlier["run_id"]).info.status == "RUNNING":
+        client.set_terminated(earlier["run_id"], "FAILED")
 
 
 def _send_params(client: Any, run_id: str, params: Mapping[str, Any]) -> None:
@@ -167,7 +180,9 @@ def _send_end(client: Any, run_id: str, status: Mapping[str, Any]) -> None:
     tags = [RunTag(f"output.{name}", digest) for name, digest in status.get("outputs", {}).items()]
     if "error" in status:
         tags.append(RunTag("error", status["error"][:_PARAM_CHARACTERS]))
-    client.log_batch(run_id, metrics=metrics[:_METRICS_A_BATCH], tags=tags)
+    for start in range(0, len(metrics), _METRICS_A_BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + _METRICS_A_BATCH])
+    client.log_batch(run_id, tags=tags)
     for name, location in status.get("locations", {}).items():
         for path in _small_files(Path(location)):
             group = "figures" if path.suffix == ".png" else "files"

@@ -1,5 +1,6 @@
-"""The MLflow model registry: a version is a copy of the model directory with what made it, as plain files."""
+"""The MLflow model registry: which versions there are, and their files (gapbridge/model_package.py says which)."""
 
+import errno
 import fcntl
 import importlib.util
 import os
@@ -14,7 +15,6 @@ from typing import Any
 from gapbridge import artifacts
 from gapbridge.errors import ArtifactError, InputError, one_line
 from gapbridge.mirror import open_store, store_errors
-from gapbridge.tracking import git_tags
 
 CHAMPION = "champion"
 """The alias of the version in use."""
@@ -24,9 +24,10 @@ PARTS = (EVIDENCE, "dvc.lock", "params.yaml")
 """What is read of a package without the rest; a version has a tag of that name with its digest."""
 DECISIONS_OF = "gapbridge.of"
 """The tag of a registered model that is a list of decisions about another."""
-_PACKAGE = "model"
+PACKAGE = "model"
 """The folder of a version's files among its run's artifacts."""
-_PACKAGE_DIGEST = "package.digest"
+PACKAGE_DIGEST = "package.digest"
+"""The tag of a version with the digest of all its files."""
 # A registry that does not answer is asked again later: waiting minutes for it would only delay the end of a service.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -189,20 +190,20 @@ class Registry:
         Raises ArtifactError where it is not what the tag of its name says was registered.
         """
         with self.client.connection() as (client, _):
-            listed = client.list_artifacts(version.run_id, _PACKAGE)
-            if f"{_PACKAGE}/{path}" not in {one.path for one in listed}:
+            listed = client.list_artifacts(version.run_id, PACKAGE)
+            if f"{PACKAGE}/{path}" not in {one.path for one in listed}:
                 return None
-            found = _download(client, version, f"{_PACKAGE}/{path}", folder)
-        if path in version.tags and _digest(found) != version.tags[path]:
+            found = _download(client, version, f"{PACKAGE}/{path}", folder)
+        if path in version.tags and part_digest(found) != version.tags[path]:
             raise ArtifactError(f"{version}: {path} is not what was registered; register the model again")
         return found
 
     def _files(self, version: Version, folder: Path) -> Path:
         """All of a version's files, below `folder`, checked by their digest."""
         if not version.digest:
-            raise ArtifactError(f"{version}: has no tag {_PACKAGE_DIGEST}; register it with gapbridge")
+            raise ArtifactError(f"{version}: has no tag {PACKAGE_DIGEST}; register it with gapbridge")
         with self.client.connection() as (client, _):
-            files = _download(client, version, _PACKAGE, folder)
+            files = _download(client, version, PACKAGE, folder)
         if artifacts.dvc_digest(files) != version.digest:
             raise ArtifactError(f"{version}: its files are not those that were registered; register the model again")
         return files
@@ -231,6 +232,8 @@ class _Client:
                     self._connected = connected
             yield self._connected
         except store_errors() as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise  # of this machine's disk, which the command line tells as that
             code = str(getattr(error, "error_code", ""))
             if self._connected is not None and code in _REFUSALS:
                 raise RefusedError(f"the registry refuses that ({one_line(error)})", code) from error
@@ -253,55 +256,7 @@ def pages(search: Any, *arguments: Any, **named: Any) -> Iterator[Any]:
             return
 
 
-def register(workspace: Path, name: str, model: Path, model_card: Path, probe: Path | None = None) -> int:
-    """Copy `model` into the registry as the next version of `name`, and return that version's number.
-
-    The copy holds the model directory with `model_card` as its README.md, dvc.lock, params.yaml, `probe` as its
-    probe.json and, in `evidence/`, the figures and predictions there are; it needs nothing of the workspace afterwards.
-    Raises InputError where MLflow is not installed or does not answer, ArtifactError where a file is missing.
-    """
-    registry = Registry(workspace, create=True)
-    files = {"README.md": model_card, "dvc.lock": workspace / "dvc.lock", "params.yaml": workspace / "params.yaml"}
-    if probe is not None:
-        files["probe.json"] = probe
-    for path in (model, *files.values()):
-        if not path.exists():
-            raise ArtifactError(f"{path}: missing; run `dvc repro` before registering the model")
-    tags = {
-        "model.digest": artifacts.dvc_digest(model),
-        **_environment_tags(workspace),
-        **git_tags(workspace),
-    }
-    client = registry.client
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / _PACKAGE
-        shutil.copytree(model, copy)
-        for file_name, path in (files | _evidence(workspace)).items():
-            (copy / file_name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy / file_name)
-        parts = {name: _digest(copy / name) for name in PARTS if (copy / name).exists()}
-        tags |= parts | {_PACKAGE_DIGEST: artifacts.dvc_digest(copy)}
-        registry.ensure_model(name)
-        with registry.run("register", tags) as run_id:
-            client.log_artifacts(run_id, str(copy), _PACKAGE)
-            source = f"{client.get_run(run_id).info.artifact_uri}/{_PACKAGE}"
-            return int(client.create_model_version(name, source, run_id, tags=tags).version)
-
-
-def _evidence(workspace: Path) -> dict[str, Path]:
-    """What was measured of the model, by its path in the package."""
-    metrics, predictions = workspace / "metrics", workspace / "artifacts" / "evaluate"
-    found = {f"{EVIDENCE}/metrics/{path.relative_to(metrics)}": path for path in sorted(metrics.rglob("*.json"))}
-    return found | {f"{EVIDENCE}/{path.name}": path for path in sorted(predictions.glob("*.json*"))}
-
-
-def _environment_tags(workspace: Path) -> dict[str, str]:
-    """The digest of the lock that the environment was installed from."""
-    lock = workspace / "requirements.lock"
-    return {"environment.lock": artifacts.file_digest(lock)} if lock.is_file() else {}
-
-
-def _digest(path: Path) -> str:
+def part_digest(path: Path) -> str:
     """Of a folder as DVC gives it, of a file its sha256."""
     return artifacts.dvc_digest(path) if path.is_dir() else artifacts.file_digest(path)
 
@@ -319,7 +274,7 @@ def _parsed(reference: str) -> tuple[str, str | None, int | None]:
 
 def _version(found: Any) -> Version:
     tags = dict(found.tags)
-    return Version(found.name, int(found.version), tags.get(_PACKAGE_DIGEST, ""), found.run_id, tags)
+    return Version(found.name, int(found.version), tags.get(PACKAGE_DIGEST, ""), found.run_id, tags)
 
 
 def _download(client: Any, version: Version, path: str, folder: Path) -> Path:

@@ -124,7 +124,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def git_tags(workspace: Path) -> dict[str, str]:
-    """The commit, and whether anything but what is recorded by digest differs from it; empty outside git."""
+    """The commit, and whether anything but what is recorded by digest differs from it; empty outside git.
+
+    What git cannot tell counts as different.
+    """
 
     def git(*arguments: str) -> str | None:
         done = subprocess.run(["git", *arguments], cwd=workspace, capture_output=True, text=True, check=False)
@@ -133,7 +136,7 @@ def git_tags(workspace: Path) -> dict[str, str]:
     if shutil.which("git") is None or (commit := git("rev-parse", "HEAD")) is None:
         return {}
     changed = git("status", "--porcelain", "--", ".", *(f":(exclude){path}" for path in _RECORDED))
-    return {"git.commit": commit, "git.dirty": str(bool(changed)).lower()}
+    return {"git.commit": commit, "git.dirty": str(changed != "").lower()}
 
 
 def start_mirror(run_folder: Path) -> subprocess.Popen[bytes] | None:

@@ -19,7 +19,7 @@ DECLARED: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stag
 
 
 INFRASTRUCTURE = {"artifacts", "errors", "hub", "params", "stages", "stages.runner", "tracking", "mirror", "registry",
-                  "corpus.manifest", "corpus.quarantine", "corpus.records"}  # fmt: skip
+                  "model_package", "corpus.manifest", "corpus.quarantine", "corpus.records"}  # fmt: skip
 """Code of every stage that decides no byte of what it computes: format versions guard the files that it writes."""
 
 

@@ -72,3 +72,24 @@ def test_the_image_is_built_from_the_hashed_lock_and_runs_without_rights() -> No
 def test_the_scripts_are_shell(script: str) -> None:
     subprocess.run(["sh", "-n", INFRA / script], check=True)
     assert (INFRA / script).stat().st_mode & 0o111
+
+
+def test_the_worker_s_checkout_is_whole_and_follows_its_source(tmp_path: Path) -> None:
+    source, work, programs = tmp_path / "source", tmp_path / "work", tmp_path / "programs"
+    programs.mkdir()
+    for name in ("python", "prefect"):
+        (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/called\n')
+        (programs / name).chmod(0o755)
+    git = ["git", "-C", str(source), "-c", "user.name=t", "-c", "user.email=t@t"]
+    subprocess.run(["git", "init", "-q", str(source)], check=True)
+    (work / "checkout.partial" / ".git").mkdir(parents=True)  # as a container leaves it that was killed meanwhile
+    environment = {"SOURCE": str(source), "WORK": str(work), "PATH": f"{programs}:/usr/bin:/bin"}
+    for text in ("one", "two"):
+        (source / "file").write_text(text)
+        subprocess.run([*git, "add", "file"], check=True)
+        subprocess.run([*git, "commit", "-qm", text], check=True)
+        subprocess.run(["sh", INFRA / "worker.sh"], env=environment, check=True)
+        assert (work / "checkout" / "file").read_text() == text
+    called = (tmp_path / "called").read_text().splitlines()
+    assert called[0] == "python -m infra.remote" and called[-1].startswith("prefect worker start --pool gapbridge")
+    assert {path.name for path in work.iterdir()} == {"checkout", "stack"}

@@ -75,6 +75,17 @@ def test_a_service_that_is_never_well_is_given_up(settings: Settings, monkeypatc
     assert list((settings.home / "processes").iterdir()) == []
 
 
+def test_a_deployment_that_takes_too_long_is_one_line_and_is_not_taken_for_done(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (settings.checkout / "prefect.yaml").write_text("deployments: []\n")
+    monkeypatch.setattr(stack, "DEPLOY_SECONDS", 0.1)
+    monkeypatch.setattr(services, "all_services", lambda settings: [service("s3", SLEEP, lambda: None)])
+    with pytest.raises(StackError, match=r"deploy: .* within 0\.1 s; try again with `make deploy`"):
+        stack.up(settings)
+    assert list((settings.home / "processes").iterdir()) == [] and not (settings.home / "deployed").exists()
+
+
 @pytest.mark.parametrize("words", [["up", "--port", "s4=1"], ["up", "--port", "s3=no"], ["jump"]])
 def test_a_wrong_command_line_is_refused(
     words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

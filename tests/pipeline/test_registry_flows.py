@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ from flows import workspace
 from flows.benchmark import benchmark
 from flows.cleanup import cleanup
 from flows.promote import promote
-from gapbridge.registry import Registry, register
+from gapbridge.artifacts import dvc_digest
+from gapbridge.model_package import register
+from gapbridge.registry import Registry
 
 from ..promotion.conftest import NAME, Register
 from ..stages.asked import write_asked
@@ -61,7 +62,10 @@ def test_a_promotion_ends_as_what_was_decided_and_shows_every_gate(home: Path, m
     page = shown(told, "promote")["promotion"]["data"]
     assert "**fail**" in page and "| pope | 40 | 0.3000 | 0.8500 | -0.5500 |" in page
     ended = promote(str(home), model="another", return_state=True)
-    assert ended.is_failed() and ended.message == f"another: no such registered model (there are {NAME})"
+    assert ended.is_failed() and ended.message.startswith(f"another: not in the registry, whose models are {NAME}")
+    (home / "params.yaml").write_text("seed: [")
+    ended = promote(str(home), return_state=True)
+    assert ended.is_failed() and "params.yaml: not YAML" in ended.message and "\n" not in ended.message
     assert shown(told, "promote") == {}
 
 
@@ -102,7 +106,7 @@ def test_a_benchmark_shows_the_scores_that_the_stage_gives(home: Path, told: Ser
     ended = benchmark(str(home), return_state=True)
     assert (
         ended.is_failed()
-        and ended.message.startswith(f"{NAME}@champion: no such version")
+        and ended.message.startswith(f"{NAME}@champion: not in the registry")
         and "\n" not in ended.message
     )
 
@@ -112,6 +116,7 @@ def test_a_cleanup_lists_and_only_removes_when_told(
 ) -> None:
     monkeypatch.delenv("GAPBRIDGE_STACK", raising=False)
     made()
+    registered = dvc_digest(home / "artifacts" / "instruct")
     left = home / ".stack/workspaces/killed-1"
     left.mkdir(parents=True)
     (left / "file").write_text("1")
@@ -119,7 +124,7 @@ def test_a_cleanup_lists_and_only_removes_when_told(
     (record / "dvc.lock").write_text("stages: {instruct: {outs: [{path: artifacts/instruct, md5: recorded}]}}")
     registry = Registry(home)
     runs = {}
-    for name, digest in (("recorded", "recorded"), ("registered", "instructinstruct"), ("other", "other")):
+    for name, digest in (("recorded", "recorded"), ("registered", registered), ("other", "other")):
         run = registry.client.create_run(registry.experiment_id, run_name=name, tags={"output.a": digest})
         registry.client.set_terminated(run.info.run_id, end_time=1)
         runs[name] = run.info.run_id
@@ -142,8 +147,10 @@ def test_a_cleanup_lists_and_only_removes_when_told(
     assert ended.result() == {"things": 3, "bytes": 0, "removed": True}
     assert not left.exists() and not scratch.exists() and alive() == {"recorded", "registered"}
     assert record.exists() and champion(home) is None
-    shutil.rmtree(home / ".stack/runs")
-    assert cleanup(str(home), return_state=True).result()["things"] == 1
+    os.utime(record / "record.json", (time.time() - WEEKS,) * 2)
+    ended = cleanup(str(home), apply=True, return_state=True)
+    assert ended.result()["things"] == 2 and not record.exists() and alive() == {"registered"}
+    assert {row["kind"] for row in shown(told, "cleanup")["cleanup"]["data"]} == {"record", "mlflow run"}
     (home / "dvc.lock").write_text("stages: [")
     ended = cleanup(str(home), return_state=True)
     assert ended.is_failed() and ended.message == "dvc.lock: cannot be read; register the model again"

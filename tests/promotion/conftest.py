@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from gapbridge import artifacts
-from gapbridge.registry import register
+from gapbridge.model_package import register
 
 NAME = "tiny"
 Register = Callable[..., int]
@@ -50,8 +50,11 @@ def made(home: Path) -> Register:
         artifacts.write_json(home / "metrics/evaluate.json", {"benchmarks": {"pope": figures}})
         artifacts.write_json(home / "metrics/realign.json", {"gap_heldout": gap, "sampling_floor": 0.1, "scale": 0.9})
         artifacts.write_json(home / "metrics/ingest.json", {"sets": {"texts": {"rows": 7, "groups": 5}}})
-        stages = {name: {"outs": [{"path": f"artifacts/{name}", "md5": name * 2}]}
-                  for name in ("ingest", "realign", "instruct", "evaluate")}  # fmt: skip
+        digests = {name: name * 2 for name in ("ingest", "realign", "instruct", "evaluate")}
+        digests["instruct"] = artifacts.dvc_digest(model)
+        stages = {name: {"outs": [{"path": f"artifacts/{name}", "md5": digest}]} for name, digest in digests.items()}
+        stages["evaluate"]["deps"] = [{"path": "artifacts/instruct", "md5": digests["instruct"]}]
+        stages["report"] = {"deps": [{"path": "artifacts/evaluate", "md5": "of an earlier run"}], "outs": []}
         (home / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
         card = home / "artifacts" / "report" / "model_card.md"
         card.write_text("# card")

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from gapbridge.errors import ArtifactError, GapbridgeError, InputError
+from gapbridge.model_package import register
 from gapbridge.operations_cli import lineage, promote, rollback
 from gapbridge.promotion import decide
 from gapbridge.promotion.decide import Decision, Rules
@@ -105,6 +107,24 @@ def test_code_that_was_not_committed_refuses_unless_that_is_allowed(home: Path, 
     assert judged(home, require_clean=False).promoted
 
 
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ("instruct", "dvc.lock is of another model"),
+        ("evaluate", "dvc.lock: evaluate read another artifacts/instruct than is there"),
+    ],
+)
+def test_a_lock_that_does_not_lead_to_the_model_refuses(home: Path, made: Register, entry: str, problem: str) -> None:
+    """As stages leave it that ran without DVC after a `dvc repro`."""
+    made()
+    lock = yaml.safe_load((home / "dvc.lock").read_text())
+    (lock["stages"][entry].get("deps") or lock["stages"][entry]["outs"])[0]["md5"] = "another"
+    (home / "dvc.lock").write_text(yaml.safe_dump(lock))
+    register(home, NAME, home / "artifacts/instruct", home / "artifacts/report/model_card.md")
+    fallen = [(one.name, one.figure) for one in judged(home).gates if not one.passed]
+    assert fallen == [("lineage", problem)]
+
+
 def test_a_damaged_package_is_an_error(home: Path, made: Register) -> None:
     made()
     registry = Registry(home)
@@ -156,6 +176,32 @@ def test_a_claim_of_a_process_that_died_is_taken_over(
     monkeypatch.setattr("gapbridge.promotion.ledger.PENDING_SECONDS", 0)
     assert judged(home).number == 2
     assert [one.state for one in records(home)] == ["abandoned", "promoted"]
+
+
+def test_a_claim_that_was_taken_over_moves_nothing(home: Path, made: Register, monkeypatch: pytest.MonkeyPatch) -> None:
+    made()
+    registry = Registry(home)
+    ledger, version = Ledger(registry, NAME), registry.resolve(NAME)
+    slow = ledger.claim("promote", version)
+    monkeypatch.setattr("gapbridge.promotion.ledger.PENDING_SECONDS", 0)
+    ledger.claim("promote", version)
+    with pytest.raises(InputError, match="decide again"):
+        ledger.move(slow, 1, "because")
+    assert champion(home) is None
+    assert [one.state for one in records(home)] == ["lost", "pending"]
+
+
+def test_a_champion_that_changed_while_the_gates_judged_is_not_replaced(home: Path, made: Register) -> None:
+    made()
+    made()
+    registry = Registry(home)
+
+    def meanwhile(package: Path) -> None:
+        registry.client.set_registered_model_alias(NAME, "champion", "2")
+
+    with pytest.raises(InputError, match="tiny: version 2 became champion meanwhile; decide again"):
+        judged(home, "tiny/1", probe=meanwhile)
+    assert champion(home) == 2 and [one.state for one in records(home)] == ["lost"]
 
 
 def test_an_alias_moved_by_hand_stops_the_claim(home: Path, made: Register) -> None:

@@ -16,7 +16,8 @@ from gapbridge.errors import ArtifactError, InputError
 from gapbridge.evaluate.predict import Predictor
 from gapbridge.evaluate.probe import write_probe
 from gapbridge.mirror import open_store
-from gapbridge.registry import Registry, register
+from gapbridge.model_package import register
+from gapbridge.registry import Registry
 from gapbridge.serving.app import make_app
 from gapbridge.serving.settings import Settings
 from gapbridge.serving.sources import AliasSource, wait_for_version

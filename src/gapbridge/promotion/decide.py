@@ -145,7 +145,7 @@ def _judge(
             comparison = compare(evidence.predictions, other.predictions, rules.seed)
         problems = {
             "lineage": lineage_problem(package, candidate, rules.require_clean),
-            "data": data_problem(package),
+            "data": data_problem(evidence),
             "probe": rules.probe(package),
         }
     limits = rules.thresholds

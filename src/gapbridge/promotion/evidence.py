@@ -9,10 +9,12 @@ import yaml
 
 from gapbridge import artifacts
 from gapbridge.errors import ArtifactError
-from gapbridge.registry import EVIDENCE, Version
+from gapbridge.registry import Version
 
 _PREDICTIONS = "predictions.jsonl"
 _NEEDED_STAGES = ("ingest", "realign", "instruct", "evaluate")
+_REGISTERING_STAGE = "report"
+"""Its own entry in dvc.lock is written after it has registered the model, and until then that of an earlier run."""
 _NEEDED_METRICS = ("ingest", "realign", "evaluate")
 
 
@@ -37,6 +39,8 @@ def lineage_problem(package: Path, version: Version, require_clean: bool) -> str
     stages = locked_stages(package / "dvc.lock")
     if missing := [name for name in _NEEDED_STAGES if name not in stages]:
         return f"dvc.lock knows no stage {', '.join(missing)}"
+    if problem := _chain_problem(stages, version.tags.get("model.digest")):
+        return problem
     if "git.commit" not in version.tags:
         return "the commit was not recorded"
     if require_clean and version.tags.get("git.dirty") != "false":
@@ -44,9 +48,23 @@ def lineage_problem(package: Path, version: Version, require_clean: bool) -> str
     return None
 
 
-def data_problem(package: Path) -> str | None:
+def _chain_problem(stages: dict[str, Any], model_digest: str | None) -> str | None:
+    """Where dvc.lock does not lead from this very model back to its sources; None when it does.
+
+    Stages that ran without DVC leave the lock of other outs than those that were registered.
+    """
+    made = {out["path"]: out.get("md5") for stage in stages.values() for out in stage.get("outs", [])}
+    if model_digest not in made.values():
+        return "dvc.lock is of another model"
+    for name, stage in stages.items():
+        read = stage.get("deps", []) if name != _REGISTERING_STAGE else []
+        if other := [dep["path"] for dep in read if made.get(dep["path"], dep.get("md5")) != dep.get("md5")]:
+            return f"dvc.lock: {name} read another {other[0]} than is there"
+    return None
+
+
+def data_problem(evidence: Evidence) -> str | None:
     """What is missing of the figures of data, alignment and answers; None when nothing is."""
-    evidence = Evidence.read(package / EVIDENCE)
     if missing := [name for name in _NEEDED_METRICS if name not in evidence.metrics]:
         return f"no figures of {', '.join(missing)}"
     if not evidence.predictions:

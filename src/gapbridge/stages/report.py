@@ -15,8 +15,8 @@ from gapbridge.corpus.pictures import Pictures
 from gapbridge.embeddings.shards import Shards
 from gapbridge.evaluate.predictions import SEEING, read_predictions
 from gapbridge.evaluate.probe import write_probe
+from gapbridge.model_package import register
 from gapbridge.params import VECTORS, EncoderParams, LlmParams
-from gapbridge.registry import register
 from gapbridge.report import card, figures, gallery
 from gapbridge.report.facts import Recipe, read_metrics
 from gapbridge.report.licences import stated_licence
