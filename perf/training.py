@@ -29,7 +29,7 @@ from gapbridge.model.vision import build_tower
 from gapbridge.model.vlm import GapbridgeForConditionalGeneration
 from gapbridge.train.batches import Batches
 from gapbridge.train.examples import target_loss
-from gapbridge.train.footprint import StepShape, Tune, footprint, step_flops
+from gapbridge.train.footprint import Tune, footprint, step_flops
 from gapbridge.train.optimiser import Group, Optimiser
 from gapbridge.train.prompts import Example
 from gapbridge.train.tuning import Lora, LoraTuning, shrink_frozen

@@ -137,6 +137,15 @@ def in_bf16(precision: Precision) -> bool:
     return precision == "bf16" or (precision == "auto" and torch.cuda.is_available())
 
 
+def autocast(device: str, bf16: bool) -> torch.autocast:
+    """Products in bf16, where that is asked for.
+
+    Weights are not remembered in bf16 between their uses: until the forward pass ends, all of them would lie in memory
+    twice. Each is used once a pass but for the head, whose gradients are then summed over chunks in fp32, not in bf16.
+    """
+    return torch.autocast(device, torch.bfloat16, bf16, cache_enabled=False)
+
+
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
     """Numbers too small to matter count as zero here: they cost a hundred times the time of others."""
@@ -222,7 +231,7 @@ class _Run:
         self.accelerator.wait_for_everyone()
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, in_bf16(self.settings.precision))
+        return autocast(self.accelerator.device.type, in_bf16(self.settings.precision))
 
     def _identity(self) -> dict[str, Any]:
         keys = ("steps", "warmup_fraction", "beta2", "clip_norm", "seed")
