@@ -26,7 +26,7 @@ SetParams = Callable[..., None]
 def ready(workspace: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch) -> Path:
     bridge.fill(workspace)
     set_params(pretrain={**bridge.PRETRAIN, "enabled": False}, instruct=bridge.INSTRUCT)
-    monkeypatch.setattr(instruct, "load_encoder", bridge.encoder)
+    monkeypatch.setattr(instruct, "load_image_half", bridge.image_half)
     pretrain.run(bridge.stage(workspace, "pretrain"))
     return workspace
 
@@ -55,7 +55,7 @@ def test_it_learns_and_writes_the_final_model(ready: Path) -> None:
     projector = "model.multi_modal_projector."
     assert not torch.equal(weights[f"{projector}hidden.weight"], adapter["hidden.weight"])
     assert torch.equal(weights[f"{projector}image_mean"], adapter["image_mean"])
-    tower = bridge.encoder(ready).visual.state_dict()
+    tower = bridge.image_half(ready).visual.state_dict()
     assert all(torch.equal(weights[f"model.vision_tower.visual.{name}"], tower[name]) for name in tower)
 
 
@@ -95,7 +95,7 @@ def test_without_contexts_that_is_an_error(
     workspace: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bridge.fill(workspace, contexts=False)
-    monkeypatch.setattr(instruct, "load_encoder", bridge.encoder)
+    monkeypatch.setattr(instruct, "load_image_half", bridge.image_half)
     set_params(pretrain={**bridge.PRETRAIN, "enabled": False}, instruct={**bridge.INSTRUCT, "source": "aligned_text"})
     pretrain.run(bridge.stage(workspace, "pretrain"))
     with pytest.raises(InputError, match="some rows have no context"):
@@ -110,9 +110,8 @@ def test_a_marker_in_a_question_is_told_by_its_record(ready: Path) -> None:
         instruct.run(bridge.stage(ready, "instruct"))
 
 
-def test_another_encoder_is_refused(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = bridge.encoder(ready)
-    other.fingerprint = "another"
-    monkeypatch.setattr(instruct, "load_encoder", lambda *_, **__: other)
+def test_another_encoder_is_refused(ready: Path) -> None:
+    path = ready / "artifacts/encoder/encoder.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "fingerprint": "another"}))
     with pytest.raises(ArtifactError, match="not the encoder that the adapter was trained for"):
         instruct.run(bridge.stage(ready, "instruct"))
