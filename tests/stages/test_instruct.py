@@ -1,6 +1,7 @@
 """Stage 2: adapter and language model learn; the result is the final model's directory."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,15 +9,17 @@ import polars
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from gapbridge.corpus.manifest import read_manifest
+from gapbridge.embeddings.encoders import open_pretrained, pin_encoder
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.model.llm import load_llm
 from gapbridge.stages import instruct, pretrain
 from gapbridge.train.prompts import Prompter
 
+from ..checkpoints import save_encoder
 from . import bridge
 
 SetParams = Callable[..., None]
@@ -115,3 +118,34 @@ def test_another_encoder_is_refused(ready: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "fingerprint": "another"}))
     with pytest.raises(ArtifactError, match="not the encoder that the adapter was trained for"):
         instruct.run(bridge.stage(ready, "instruct"))
+
+
+def test_the_encoders_text_half_is_neither_read_nor_seen_in_the_model(
+    workspace: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge.fill(workspace)
+    set_params(pretrain={**bridge.PRETRAIN, "enabled": False}, instruct=bridge.INSTRUCT)
+    monkeypatch.chdir(workspace)
+    save_encoder(workspace, "transformers:models/clip", bridge.TEXTS * 20)
+    folder = workspace / "artifacts/encoder"
+    pin_encoder(folder, "transformers:models/clip", None, "{}")
+    about = json.loads((folder / "encoder.json").read_text())
+    (folder / "encoder.json").write_text(json.dumps({**about, "fingerprint": "f"}))  # whose vectors are there
+    pretrain.run(bridge.stage(workspace, "pretrain"))
+
+    def written() -> dict[str, bytes]:
+        stage = bridge.stage(workspace, "instruct")
+        instruct.run(stage)
+        found = _bytes(stage.out)
+        shutil.rmtree(stage.out)
+        shutil.rmtree(stage.scratch)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(instruct, "load_image_half", lambda _: open_pretrained("transformers:models/clip").image)
+        expected = written()
+    weights = load_file("models/clip/model.safetensors")
+    text = {name for name in weights if name.startswith("text_")}
+    save_file({name: w * torch.nan if name in text else w for name, w in weights.items()},
+              "models/clip/model.safetensors", {"format": "pt"})  # fmt: skip
+    assert text and written() == expected
