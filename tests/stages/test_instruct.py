@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars
@@ -149,3 +150,9 @@ def test_the_encoders_text_half_is_neither_read_nor_seen_in_the_model(
     save_file({name: w * torch.nan if name in text else w for name, w in weights.items()},
               "models/clip/model.safetensors", {"format": "pt"})  # fmt: skip
     assert text and written() == expected
+
+
+def test_of_several_processes_the_first_alone_writes_the_model(ready: Path) -> None:
+    stage = replace(bridge.stage(ready, "instruct"), writes=False)
+    assert instruct.run(stage)["rows"] == 36
+    assert not list(stage.out.iterdir())

@@ -57,6 +57,8 @@ def run(stage: StageRun) -> dict[str, Any]:
         shrink_frozen(model, groups)
     course = course_of(settings, stage.params.seed)
     history, figures = train(model, groups, material, course, stage.scratch, stage.tracker, "instruct")
+    if not stage.writes:
+        return figures
     model.cpu().float()
     if lora:
         lora.merge()
