@@ -89,7 +89,7 @@ def bare(encoder: DualEncoder, batches: list[torch.Tensor]) -> None:
     """The tower alone; vectors are brought back, which waits for a GPU."""
     with torch.inference_mode():
         for batch in batches:
-            encoder.visual(batch).cpu()
+            encoder.image.visual(batch).cpu()
 
 
 def taken(work: Callable[[], None]) -> Iterator[float]:

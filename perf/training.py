@@ -29,9 +29,10 @@ from gapbridge.model.vision import build_tower
 from gapbridge.model.vlm import GapbridgeForConditionalGeneration
 from gapbridge.train.batches import Batches
 from gapbridge.train.examples import target_loss
-from gapbridge.train.footprint import StepShape, Tune, footprint, step_flops
+from gapbridge.train.footprint import Tune, footprint, step_flops
 from gapbridge.train.optimiser import Group, Optimiser
 from gapbridge.train.prompts import Example
+from gapbridge.train.rehearsal import StepShape
 from gapbridge.train.tuning import Lora, LoraTuning, shrink_frozen
 from gapbridge.train.visual import Course, Material, groups_of, recomputed_layers, train
 

@@ -12,7 +12,15 @@ import pytest
 import safetensors.torch
 from PIL import Image
 
-from gapbridge.embeddings.encoders import BATCH_ROWS, DualEncoder, load_encoder, open_pretrained, pin_encoder
+from gapbridge.embeddings.encoders import (
+    BATCH_ROWS,
+    DualEncoder,
+    load_encoder,
+    load_image_half,
+    load_words,
+    open_pretrained,
+    pin_encoder,
+)
 from gapbridge.errors import ArtifactError, InputError
 
 
@@ -84,12 +92,14 @@ def test_a_stored_encoder_is_found_again(folder: Path) -> None:
     loaded = load_encoder(folder)
     assert loaded.fingerprint == pinned.fingerprint
     assert json.loads((folder / "encoder.json").read_text()) == {
-        "format_version": 1,
+        "format_version": 2,
         "kind": "open_clip",
         "pretrained": "local",
         "revision": None,
         "text_template": "{}",
         "fingerprint": pinned.fingerprint,
+        "image_fingerprint": pinned.image.fingerprint(),
+        "words_fingerprint": pinned.words.fingerprint(),
         "width": 32,
         "context_length": 12,
     }
@@ -174,9 +184,10 @@ def test_an_unreachable_hub_is_an_error_of_one_line() -> None:
 def test_an_encoder_of_another_format_is_refused(folder: Path) -> None:
     pin_encoder(folder, None, None, "{}")
     about = json.loads((folder / "encoder.json").read_text())
-    (folder / "encoder.json").write_text(json.dumps({**about, "format_version": 2}))
-    with pytest.raises(ArtifactError, match="no encoder of format 1"):
-        load_encoder(folder)
+    (folder / "encoder.json").write_text(json.dumps({**about, "format_version": 1}))
+    for load in (load_encoder, load_image_half, load_words):
+        with pytest.raises(ArtifactError, match="no encoder of format 2"):
+            load(folder)
 
 
 def change_weights(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:

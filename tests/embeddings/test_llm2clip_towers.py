@@ -79,7 +79,7 @@ def test_texts_are_read_both_ways_as_messages(encoder: DualEncoder, saved: tuple
 def test_pictures_are_read_as_transformers_does(encoder: DualEncoder, saved: tuple[Path, Path]) -> None:
     images = [picture(seed) for seed in range(3)]
     processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    config = encoder.visual.config
+    config = encoder.image.visual.config
     model = CLIPVisionModelWithProjection.from_pretrained(saved[0], config=config).eval()
     with torch.no_grad():
         rows = model(**processor(images, return_tensors="pt")).image_embeds
@@ -140,11 +140,11 @@ def test_it_is_pinned_and_opened_again(copy: tuple[Path, Path], encoder: DualEnc
 
 
 def test_the_models_vision_tower_gives_the_same_vectors(encoder: DualEncoder) -> None:
-    settings = json.loads(json.dumps(encoder.architecture))
+    settings = json.loads(json.dumps(encoder.image.architecture))
     tower = PooledVisionTower(GapbridgeVisionConfig(hidden_size=encoder.width, architecture=settings)).eval()
-    tower.visual.load_state_dict(encoder.visual.state_dict())
+    tower.visual.load_state_dict(encoder.image.visual.state_dict())
     images = [picture(seed) for seed in range(3)]
-    pixels = GapbridgeImageProcessor(encoder.preprocess_cfg)(images, return_tensors="pt")["pixel_values"]
+    pixels = GapbridgeImageProcessor(encoder.image.preprocess_cfg)(images, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         found = tower(pixels).pooler_output.numpy()
     np.testing.assert_allclose(found, encoder.encode_images(images), atol=1e-5)

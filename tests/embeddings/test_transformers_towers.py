@@ -131,10 +131,10 @@ def test_it_is_pinned_and_opened_again(saved: tuple[str, Path], tmp_path: Path) 
 def test_the_models_vision_tower_gives_the_same_vectors(saved: tuple[str, Path]) -> None:
     """What ends up inside the saved model: built again from its settings, with the encoder's weights."""
     encoder, images = open_pretrained(f"transformers:{saved[1]}"), [picture(seed) for seed in range(3)]
-    settings = json.loads(json.dumps(encoder.architecture))
+    settings = json.loads(json.dumps(encoder.image.architecture))
     tower = PooledVisionTower(GapbridgeVisionConfig(hidden_size=encoder.width, architecture=settings)).eval()
-    tower.visual.load_state_dict(encoder.visual.state_dict())
-    pixels = GapbridgeImageProcessor(encoder.preprocess_cfg)(images, return_tensors="pt")["pixel_values"]
+    tower.visual.load_state_dict(encoder.image.visual.state_dict())
+    pixels = GapbridgeImageProcessor(encoder.image.preprocess_cfg)(images, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         found = tower(pixels).pooler_output.numpy()
     np.testing.assert_allclose(found, encoder.encode_images(images), atol=1e-5)

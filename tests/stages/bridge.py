@@ -4,7 +4,6 @@ Vectors are noise about two means (d = 16), one a modality.
 """
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,9 @@ import torch
 from gapbridge.align import Side, fit_held_out
 from gapbridge.artifacts import write_json
 from gapbridge.corpus.manifest import write_manifest
+from gapbridge.embeddings.encoders import FORMAT_VERSION
 from gapbridge.embeddings.shards import Shards, write_shards
+from gapbridge.embeddings.towers import ImageHalf
 from gapbridge.model.llm import save_llm
 from gapbridge.model.vision import build_tower
 from gapbridge.params import load_params
@@ -68,7 +69,7 @@ def fill(workspace: Path, captions: bool = False, contexts: bool = True) -> None
     write(workspace, "instruct", dialogues)
     if contexts:
         vectors(workspace, "instruct", dialogues, "texts", -0.3)
-    about = {"format_version": 1, "kind": "open_clip", "fingerprint": "f"}
+    about = {"format_version": FORMAT_VERSION, "kind": "open_clip", "fingerprint": "f"}
     write_json(workspace / "artifacts/encoder/encoder.json", about)
     _align(workspace)
     _language_model(workspace)
@@ -83,16 +84,15 @@ def stage(workspace: Path, name: str, stop_after: int | None = None) -> StageRun
     return StageRun(name, None, params, workspace, out, scratch, Notes(stop_after))
 
 
-def encoder(folder: Path, **_: Any) -> Any:
-    """What `load_encoder` would give: a tiny ResNet tower."""
+def image_half(folder: Path) -> ImageHalf:
+    """What `load_image_half` would give: a tiny ResNet tower."""
     architecture = {
         "embed_dim": WIDTH,
         "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "head_width": 32, "image_size": 32},
     }
     torch.manual_seed(0)
     preprocess = {"size": [32, 32], "mean": [0.5, 0.5, 0.5], "std": [0.3, 0.3, 0.3]}
-    visual = build_tower(architecture).eval()
-    return SimpleNamespace(fingerprint="f", visual=visual, architecture=architecture, preprocess_cfg=preprocess)
+    return ImageHalf(build_tower(architecture).eval(), architecture, preprocess)
 
 
 def write(workspace: Path, name: str, records: list[dict[str, Any]], side: str = "images", mean: float = 0.3) -> None:

@@ -18,16 +18,18 @@ from tests.stages.clouds import WIDTH, write_cloud
 from tests.stages.direct import run_directly
 
 
-class Encoder:
-    """Stands for the encoder; texts of more than six words are cut off."""
+class Words:
+    """Stands for the encoder's tokenizer; texts of more than six words are cut off."""
 
-    def truncated(self, texts: list[str]) -> int:
-        return sum(len(text.split()) > 6 for text in texts)
+    context_length = 6
+
+    def token_counts(self, texts: list[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
 
 
 @pytest.fixture
 def aligned(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("gapbridge.stages.geometry.load_encoder", lambda folder: Encoder())
+    monkeypatch.setattr("gapbridge.stages.geometry.load_words", lambda folder: Words())
     records = [
         {"id": f"texts{i:05d}", "group_id": f"texts scene {i}", "source": "test", "text": "word " * (1 + i % 10)}
         for i in range(1200)

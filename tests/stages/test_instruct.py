@@ -1,22 +1,26 @@
 """Stage 2: adapter and language model learn; the result is the final model's directory."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from gapbridge.corpus.manifest import read_manifest
+from gapbridge.embeddings.encoders import open_pretrained, pin_encoder
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.model.llm import load_llm
 from gapbridge.stages import instruct, pretrain
 from gapbridge.train.prompts import Prompter
 
+from ..checkpoints import save_encoder
 from . import bridge
 
 SetParams = Callable[..., None]
@@ -26,7 +30,7 @@ SetParams = Callable[..., None]
 def ready(workspace: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch) -> Path:
     bridge.fill(workspace)
     set_params(pretrain={**bridge.PRETRAIN, "enabled": False}, instruct=bridge.INSTRUCT)
-    monkeypatch.setattr(instruct, "load_encoder", bridge.encoder)
+    monkeypatch.setattr(instruct, "load_image_half", bridge.image_half)
     pretrain.run(bridge.stage(workspace, "pretrain"))
     return workspace
 
@@ -55,7 +59,7 @@ def test_it_learns_and_writes_the_final_model(ready: Path) -> None:
     projector = "model.multi_modal_projector."
     assert not torch.equal(weights[f"{projector}hidden.weight"], adapter["hidden.weight"])
     assert torch.equal(weights[f"{projector}image_mean"], adapter["image_mean"])
-    tower = bridge.encoder(ready).visual.state_dict()
+    tower = bridge.image_half(ready).visual.state_dict()
     assert all(torch.equal(weights[f"model.vision_tower.visual.{name}"], tower[name]) for name in tower)
 
 
@@ -95,7 +99,7 @@ def test_without_contexts_that_is_an_error(
     workspace: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bridge.fill(workspace, contexts=False)
-    monkeypatch.setattr(instruct, "load_encoder", bridge.encoder)
+    monkeypatch.setattr(instruct, "load_image_half", bridge.image_half)
     set_params(pretrain={**bridge.PRETRAIN, "enabled": False}, instruct={**bridge.INSTRUCT, "source": "aligned_text"})
     pretrain.run(bridge.stage(workspace, "pretrain"))
     with pytest.raises(InputError, match="some rows have no context"):
@@ -110,9 +114,45 @@ def test_a_marker_in_a_question_is_told_by_its_record(ready: Path) -> None:
         instruct.run(bridge.stage(ready, "instruct"))
 
 
-def test_another_encoder_is_refused(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = bridge.encoder(ready)
-    other.fingerprint = "another"
-    monkeypatch.setattr(instruct, "load_encoder", lambda *_, **__: other)
+def test_another_encoder_is_refused(ready: Path) -> None:
+    path = ready / "artifacts/encoder/encoder.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "fingerprint": "another"}))
     with pytest.raises(ArtifactError, match="not the encoder that the adapter was trained for"):
         instruct.run(bridge.stage(ready, "instruct"))
+
+
+def test_the_encoders_text_half_is_neither_read_nor_seen_in_the_model(
+    workspace: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge.fill(workspace)
+    set_params(pretrain={**bridge.PRETRAIN, "enabled": False}, instruct=bridge.INSTRUCT)
+    monkeypatch.chdir(workspace)
+    save_encoder(workspace, "transformers:models/clip", bridge.TEXTS * 20)
+    folder = workspace / "artifacts/encoder"
+    pin_encoder(folder, "transformers:models/clip", None, "{}")
+    about = json.loads((folder / "encoder.json").read_text())
+    (folder / "encoder.json").write_text(json.dumps({**about, "fingerprint": "f"}))  # whose vectors are there
+    pretrain.run(bridge.stage(workspace, "pretrain"))
+
+    def written() -> dict[str, bytes]:
+        stage = bridge.stage(workspace, "instruct")
+        instruct.run(stage)
+        found = _bytes(stage.out)
+        shutil.rmtree(stage.out)
+        shutil.rmtree(stage.scratch)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(instruct, "load_image_half", lambda _: open_pretrained("transformers:models/clip").image)
+        expected = written()
+    weights = load_file("models/clip/model.safetensors")
+    text = {name for name in weights if name.startswith("text_")}
+    save_file({name: w * torch.nan if name in text else w for name, w in weights.items()},
+              "models/clip/model.safetensors", {"format": "pt"})  # fmt: skip
+    assert text and written() == expected
+
+
+def test_of_several_processes_the_first_alone_writes_the_model(ready: Path) -> None:
+    stage = replace(bridge.stage(ready, "instruct"), writes=False)
+    assert instruct.run(stage)["rows"] == 36
+    assert not list(stage.out.iterdir())

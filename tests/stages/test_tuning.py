@@ -38,7 +38,7 @@ def ready(workspace: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatc
     bridge.fill(workspace)
     tuned = {**bridge.INSTRUCT, "llm_learning_rate": 0.01, "lora": LORA}
     set_params(pretrain={**bridge.PRETRAIN, "enabled": False}, instruct=tuned)
-    monkeypatch.setattr(instruct, "load_encoder", bridge.encoder)
+    monkeypatch.setattr(instruct, "load_image_half", bridge.image_half)
     pretrain.run(bridge.stage(workspace, "pretrain"))
     return workspace
 
@@ -136,7 +136,7 @@ def test_bf16_and_recomputed_layers_end_in_an_fp32_directory(ready: Path, set_pa
     assert losses.tail(3).mean() < losses.head(3).mean()
     tensors = load_file(stage.out / "model.safetensors")
     assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float32}
-    tower = bridge.encoder(ready).visual.state_dict()
+    tower = bridge.image_half(ready).visual.state_dict()
     assert all(torch.equal(tensors[f"model.vision_tower.visual.{name}"], tower[name]) for name in tower)
 
 

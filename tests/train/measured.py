@@ -1,6 +1,7 @@
 """Training at sizes whose memory can be measured.
 
-Run alone it prints what the system says it held at most; as one of several ranks, what torch's allocator held there.
+Run as SHAPE TUNE SAMPLES [PRECISION]: alone it prints what the system says it held at most; as one of several ranks,
+what torch's allocator held there.
 """
 
 import json
@@ -18,9 +19,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qw
 
 from gapbridge.model.assemble import AdapterShape, ImageCap, assemble
 from gapbridge.model.vlm import GapbridgeForConditionalGeneration
-from gapbridge.train.footprint import Footprint, StepShape, footprint
+from gapbridge.train.footprint import Footprint, footprint
 from gapbridge.train.optimiser import Group
 from gapbridge.train.prompts import Example
+from gapbridge.train.rehearsal import StepShape
 from gapbridge.train.tuning import Lora, LoraTuning, shrink_frozen
 from gapbridge.train.visual import Course, Material, train
 
@@ -53,8 +55,19 @@ SHAPES: dict[str, tuple[PreTrainedConfig, int]] = {
         ),
         64,
     ),
+    "deep": (
+        LlamaConfig(
+            hidden_size=256,
+            intermediate_size=1024,
+            num_hidden_layers=12,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            vocab_size=512,
+        ),
+        16,
+    ),
 }
-"""Each with the tokens of a sample."""
+"""Each with the tokens of a sample; of the deep one little but the weights takes memory."""
 
 
 class NoiseVectors:
@@ -120,8 +133,10 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     shape, tune, samples = sys.argv[1], sys.argv[2], int(sys.argv[3])
     if "RANK" in os.environ:
+        settings = {"precision": sys.argv[4], "gradient_checkpointing": True} if len(sys.argv) > 4 else {}
         with tempfile.TemporaryDirectory() as folder:
-            print(allocated(lambda: learn(shape, tune, samples), Path(folder)))
+            held = allocated(lambda: learn(shape, tune, samples, **settings), Path(folder))
+        sys.stdout.write(f"{held}\n")  # in one piece, beside that of the other rank
         sys.exit()
     learn(shape, tune, 1)  # all code that will run is in memory now
     before = _resident()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import Lfm2Config, Lfm2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from gapbridge.errors import InputError
 from gapbridge.model.loss import IGNORED
 from gapbridge.train.batches import Batches, collate, packs_exactly
 from gapbridge.train.prompts import Example
@@ -180,3 +181,10 @@ def test_held_out_vectors_are_never_blurred() -> None:
 
 def _named(batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     return batch["input_ids"], batch["visual_embeds"]
+
+
+def test_more_processes_than_samples_are_refused() -> None:
+    batches = _batches(count=40, size=4)
+    assert batches(0, 3, 4)["samples"] == 1
+    with pytest.raises(InputError, match="a batch has 4 samples for 5 processes"):
+        batches(0, 0, 5)

@@ -211,3 +211,9 @@ def test_wordings_are_asked_for_early_and_say_what_the_text_holds(batches: Calla
 def test_it_stops_where_the_loss_is_no_number() -> None:
     with pytest.raises(TrainingError, match="encoder step"):
         train_contrastive(pairs(), pairs(0), ARCHITECTURE, recipe(learning_rate=1e30), 0, 1)
+
+
+def test_where_bf16_is_the_rule_it_trains_in_fp32(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gapbridge.train.loop.in_bf16", lambda precision: precision != "fp32")  # as on a GPU
+    again = train_contrastive(pairs(), pairs(0), ARCHITECTURE, recipe(), 0, 3)
+    assert again.history.losses == trained.history.losses

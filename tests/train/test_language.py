@@ -187,3 +187,10 @@ def test_training_stops_at_the_first_number_that_is_none() -> None:
 
 def test_rows_that_run_out_are_used_again() -> None:
     assert train(ROWS[:60], recipe=Recipe(8, 16, 1e-3, 0.0, 0.1, 0.98, 1.0, 0.1)).metrics["steps"] == 8
+
+
+def test_where_bf16_is_the_rule_it_trains_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = replace(RECIPE, steps=5)
+    expected = train(recipe=short).history.losses
+    monkeypatch.setattr("gapbridge.train.loop.in_bf16", lambda precision: precision != "fp32")  # as on a GPU
+    assert train(recipe=short).history.losses == expected

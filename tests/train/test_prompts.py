@@ -236,3 +236,27 @@ def test_a_hybrid_model_answers_without_a_thought() -> None:
     assert (example.ids == thought).sum() == 1 and not example.mask[example.ids == thought].any()
     asked = prompter.ask("is there a ring", history=turns[:1])
     assert asked == example.ids[: len(asked)].tolist() and asked.count(thought) == 1
+
+
+def test_a_corpus_is_tokenized_in_parts_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = train_tokenizer(WORDS, 300)
+    dialogues = [Dialogue((("what color is the ring", f"red {number}"),)) for number in range(30)]
+    expected = Prompter(tokenizer).examples(dialogues)
+    told: list[int] = []
+
+    class Counted:
+        def __call__(self, texts: Any, **settings: Any) -> Any:
+            told.append(1 if isinstance(texts, str) else len(texts))
+            return tokenizer(texts, **settings)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(tokenizer, name)
+
+    monkeypatch.setattr("gapbridge.train.prompts._PIECES_AT_ONCE", 7)
+    prompter = Prompter(Counted())
+    found = prompter.examples(dialogues)
+    assert max(told) == 7 and not prompter._pieces
+    for one, other in zip(found, expected, strict=True):
+        assert one.ids.dtype == np.int64
+        np.testing.assert_array_equal(one.ids, other.ids)
+        np.testing.assert_array_equal(one.mask, other.mask)

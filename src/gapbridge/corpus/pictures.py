@@ -154,7 +154,7 @@ def tar_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     negative size, which leads back and would be met for ever.
     """
     while (member := archive.next()) is not None:
-        archive.members = []
+        archive.members = []  # type: ignore[attr-defined]  # typeshed leaves it out
         if member.size < 0 or archive.offset <= member.offset:
             raise ValueError(f"{member.name}: ends before it begins")
         yield member

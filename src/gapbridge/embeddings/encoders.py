@@ -3,7 +3,8 @@
 Shapes: `n` rows, `d` width, `b` rows of one batch, `t` tokens, `s` pixels a side.
 
 An encoder's folder holds encoder.json and, when the encoder was trained here, the files that open_clip loads
-from a local directory; a pinned encoder is known by its name and the fingerprint of its weights.
+from a local directory; a pinned encoder is known by its name and the fingerprint of its weights. The image half and the
+tokenizer have fingerprints of their own, so that either can be loaded without the rest and yet be known.
 
 A row depends on its content alone, to the byte, never on the batch: every batch has the same number of rows, and a text
 is padded to a length that follows from itself.
@@ -20,16 +21,23 @@ from PIL import Image
 
 from gapbridge import artifacts
 from gapbridge.embeddings.adapters import ADAPTERS
+from gapbridge.embeddings.towers import (
+    ImageHalf,
+    Towers,
+    Words,
+    digest_of,
+    kind_of,
+    open_image_half,
+    open_towers,
+    open_words,
+)
 from gapbridge.errors import ArtifactError, InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BATCH_ROWS = 64
 """Rows of every batch; the last one is padded, since kernels may round otherwise for another shape."""
 BROUGHT = "vectors"
 """The kind that says that there is no encoder: the vectors were brought along."""
-TRANSFORMERS = "transformers:"
-LLM2CLIP = "llm2clip:"
-"""How the names begin of what transformers loads and of LLM2CLIP's pairs; all others are open_clip's."""
 _LOCAL = "local"
 
 
@@ -54,38 +62,29 @@ class Encoder(Protocol):
         """Tokens (n,) of the whole texts; those with more than `context_length` lose their end."""
 
 
-class Towers(Protocol):
-    """A dual encoder as one library has it: both halves, their preprocessing, and the tokenizer."""
+class TemplatedWords:
+    """Texts inside the template, as the encoder's tokenizer cuts them up; it needs none of the weights."""
 
-    visual: Any
-    """The image half, an nn.Module from pixels to features (b, d), such as `model.vision` can build again."""
-    architecture: dict[str, Any]
-    """What `model.vision` builds the image half from."""
-    preprocess_cfg: dict[str, Any]
-    """What `model.images` makes pixels by; `size` is there in any case."""
-    width: int
-    context_length: int
-    description: Sequence[str]
-    """All but weights and template that decides a vector."""
-    model: Any
+    def __init__(self, words: Words, template: str) -> None:
+        """`template` holds `{}` where the text stands."""
+        self._words, self._template = words, template
+        self.context_length = words.context_length
 
-    def lengths(self, texts: Sequence[str]) -> Sequence[int]:
-        """Tokens (n,) of the whole texts, with the markers around them."""
+    def templated(self, texts: Sequence[str]) -> list[str]:
+        """The texts, each put into the template."""
+        return [self._template.replace("{}", text) for text in texts]
 
-    def places(self, texts: Sequence[str]) -> Sequence[int]:
-        """How many places (n,) each text is cut or padded to; a text's own tokens alone decide."""
+    def token_counts(self, texts: Sequence[str]) -> Sequence[int]:
+        """Tokens (n,) of the texts inside the template, with the markers around them."""
+        return self._words.lengths(self.templated(texts))
 
-    def tokens(self, texts: Sequence[str], places: int) -> dict[str, Any]:
-        """Tensors (b, …) that the text half takes, of texts that all take so many places."""
+    def truncated(self, texts: Sequence[str]) -> int:
+        """How many texts need more tokens than the context has places."""
+        return sum(count > self.context_length for count in self.token_counts(texts))
 
-    def pixels(self, image: Image.Image) -> Any:
-        """(3, s, s) on the CPU; safe in several threads."""
-
-    def text_features(self, tokens: dict[str, Any]) -> Any:
-        """(b, d)."""
-
-    def image_features(self, pixels: Any) -> Any:
-        """(b, d)."""
+    def fingerprint(self) -> str:
+        """sha256 over the template and all of the tokenizer."""
+        return digest_of((self._template, *self._words.wording), {})
 
 
 class DualEncoder:
@@ -93,15 +92,14 @@ class DualEncoder:
 
     def __init__(self, towers: Towers, template: str) -> None:
         """`template` holds `{}` where the text stands."""
-        self.visual, self.architecture, self.preprocess_cfg = towers.visual, towers.architecture, towers.preprocess_cfg
+        self.image, self.words = towers.image, TemplatedWords(towers, template)
         self.width, self.context_length = towers.width, towers.context_length
-        self.text_template = template
         self._towers = towers
-        self.fingerprint = _fingerprint(towers, template)
+        self.fingerprint = digest_of((template, *towers.description), towers.model.state_dict())
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit rows (n, d) float32."""
-        templated = self._templated(texts)
+        templated = self.words.templated(texts)
         rows, places = np.empty((len(texts), self.width), np.float32), np.array(self._towers.places(templated))
         for count in np.unique(places):
             here = np.flatnonzero(places == count)
@@ -131,12 +129,12 @@ class DualEncoder:
         return self.encode_pixels([self.pixels(image) for image in images])
 
     def token_counts(self, texts: Sequence[str]) -> Sequence[int]:
-        """Tokens (n,) of the texts inside the template, with the markers around them."""
-        return self._towers.lengths(self._templated(texts))
+        """As `TemplatedWords` has it."""
+        return self.words.token_counts(texts)
 
     def truncated(self, texts: Sequence[str]) -> int:
-        """How many texts need more tokens than the context has places."""
-        return sum(count > self.context_length for count in self.token_counts(texts))
+        """As `TemplatedWords` has it."""
+        return self.words.truncated(texts)
 
     def _encode(
         self,
@@ -155,9 +153,6 @@ class DualEncoder:
                 rows[start : start + len(part)] = _unit(forward(batch)[: len(part)].double().cpu().numpy())
         return rows
 
-    def _templated(self, texts: Sequence[str]) -> list[str]:
-        return [self.text_template.replace("{}", text) for text in texts]
-
 
 def best_device() -> str:
     """The GPU where there is one."""
@@ -171,18 +166,55 @@ def load_encoder(folder: Path, device: str = "cpu", threads: int | None = None) 
 
     Raises ArtifactError when weights are missing, incomplete or not those that encoder.json names.
     """
-    about = read_about(folder)
-    if about["kind"] == BROUGHT:
-        raise ArtifactError(f"{folder}: no encoder, vectors were brought along; pin one in encoder.pretrained")
+    about = _about_models(folder)
     if threads:
         import torch
 
         torch.set_num_threads(threads)
-    name = f"local-dir:{folder}" if about["pretrained"] == _LOCAL else about["pretrained"]
-    encoder = open_pretrained(name, about["revision"], about["text_template"], device)
-    if encoder.fingerprint != about["fingerprint"]:
-        raise ArtifactError(f"{name}: not the weights that {folder}/encoder.json names; run `gapbridge encoder`")
+    encoder = open_pretrained(_name(folder, about), about["revision"], about["text_template"], device)
+    _demand_same(folder, about, "fingerprint", encoder.fingerprint)
     return encoder
+
+
+def load_image_half(folder: Path) -> ImageHalf:
+    """The image half of the encoder of `artifacts/encoder/`, on the CPU; no weight of the text half is read.
+
+    Raises ArtifactError as `load_encoder` does.
+    """
+    about = _about_models(folder)
+    half = open_image_half(_name(folder, about), about["revision"])
+    _demand_same(folder, about, "image_fingerprint", half.fingerprint())
+    return half
+
+
+def load_words(folder: Path) -> TemplatedWords:
+    """The tokenizer of the encoder of `artifacts/encoder/`; no weight is read.
+
+    Raises ArtifactError where files are missing or are not those that encoder.json names.
+    """
+    about = _about_models(folder)
+    words = TemplatedWords(open_words(_name(folder, about), about["revision"]), about["text_template"])
+    _demand_same(folder, about, "words_fingerprint", words.fingerprint())
+    return words
+
+
+def _about_models(folder: Path) -> dict[str, Any]:
+    about = read_about(folder)
+    if about["kind"] == BROUGHT:
+        raise ArtifactError(f"{folder}: no encoder, vectors were brought along; pin one in encoder.pretrained")
+    return about
+
+
+def _name(folder: Path, about: dict[str, Any]) -> str:
+    return f"local-dir:{folder}" if about["pretrained"] == _LOCAL else about["pretrained"]
+
+
+def _demand_same(folder: Path, about: dict[str, Any], which: str, found: str) -> None:
+    if found != about[which]:
+        what = "the tokenizer" if which == "words_fingerprint" else "the weights"
+        raise ArtifactError(
+            f"{_name(folder, about)}: not {what} that {folder}/encoder.json names; run `gapbridge encoder`"
+        )
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -208,6 +240,8 @@ def pin_encoder(
         "revision": revision,
         "text_template": text_template,
         "fingerprint": encoder.fingerprint,
+        "image_fingerprint": encoder.image.fingerprint(),
+        "words_fingerprint": encoder.words.fingerprint(),
         "width": encoder.width,
         "context_length": encoder.context_length,
     }
@@ -241,45 +275,7 @@ def open_pretrained(
     """
     if "{}" not in text_template:
         raise InputError(f"encoder.text_template: {text_template!r} has no {{}} where the text belongs")
-    return DualEncoder(_towers(name, revision, device), text_template)
-
-
-def kind_of(name: str) -> str:
-    """Which of `ADAPTERS` opens the encoder of that name."""
-    prefixes = {TRANSFORMERS: "transformers", LLM2CLIP: "llm2clip"}
-    return next((kind for prefix, kind in prefixes.items() if name.startswith(prefix)), "open_clip")
-
-
-def _towers(name: str, revision: str | None, device: str) -> Towers:
-    kind = kind_of(name)
-    if kind == "transformers":
-        from gapbridge.embeddings.transformers_towers import TransformersTowers
-
-        return TransformersTowers(name.removeprefix(TRANSFORMERS), revision, device)
-    if kind == "llm2clip":
-        from gapbridge.embeddings.llm2clip_towers import Llm2ClipTowers
-
-        return Llm2ClipTowers(name.removeprefix(LLM2CLIP), revision, device)
-    from gapbridge.embeddings.open_clip_towers import OpenClipTowers
-
-    return OpenClipTowers(name, revision, device)
-
-
-def _fingerprint(towers: Towers, template: str) -> str:
-    digest = hashlib.sha256()
-    for part in (template, *towers.description):
-        digest.update(part.encode() + b"\0")
-    for name, tensor in sorted(towers.model.state_dict().items()):
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\0".encode())
-        digest.update(values.reshape(-1).view(dtype=_byte_type()).numpy().data)
-    return digest.hexdigest()
-
-
-def _byte_type() -> Any:
-    import torch
-
-    return torch.uint8
+    return DualEncoder(open_towers(name, revision, device), text_template)
 
 
 def _padded(batch: Any) -> Any:

@@ -19,8 +19,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gapbridge.embeddings.open_clip_towers import tokenizer_content
+from gapbridge.embeddings.towers import ImageHalf
 from gapbridge.embeddings.transformers_towers import (
     demand_complete,
+    half_of,
     loaded,
     padded_length,
     read_tokenizer,
@@ -34,37 +36,24 @@ CONTEXT_LENGTH = 512
 _HEAD = "<|start_header_id|>user<|end_header_id|>\n\n"
 _TAIL = "<|eot_id|>"
 _ADAPTER = "text_adapter."
-_SCALE = "logit_scale"
+_NO_IMAGE_HALF = (r"^text_adapter\.", "^logit_scale$")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ["*.json", "*.safetensors"]
 
 
-class Llm2ClipTowers:
-    """`Towers` of an LLM2CLIP image checkpoint and its Llama."""
+class Llm2ClipWords:
+    """`Words` of an LLM2CLIP pair: the tokenizer of its Llama."""
 
-    def __init__(self, name: str, revision: str | None, device: str) -> None:
+    def __init__(self, name: str, revision: str | None) -> None:
         """`name` is VISION+TEXT, each a folder or a hub id; `revision` the commits of the two, joined alike.
 
-        Raises InputError for malformed names and other kinds of models, ArtifactError where files are missing or
-        weights do not fit.
+        Raises InputError for malformed names and other kinds of models, ArtifactError where files are missing.
         """
-        vision, text = _folders(name, revision)
-        self.visual, self._processor = _image_half(vision)
-        self._language, self._tokenizer = _language(text)
-        self._adapter = _adapter(vision, self._language.config.hidden_size, self.visual.config.projection_dim)
-        halves = {"visual": self.visual, "adapter": self._adapter, "language": self._language}
-        self.model = nn.ModuleDict(halves).eval().to(device)
-        self.architecture = vision_architecture("clip", self.visual.config)
-        self.width, self.context_length = int(self.architecture["embed_dim"]), CONTEXT_LENGTH
-        settings = json.loads(self._processor.to_json_string())
-        self.preprocess_cfg: dict[str, Any] = {"size": self.architecture["image_size"], "transformers": settings}
-        config = self._language.config
-        about = [config.rope_parameters, config.rms_norm_eps, config.hidden_act, _HEAD, _TAIL, CONTEXT_LENGTH]
-        self.description: Sequence[str] = (
-            json.dumps(settings, sort_keys=True),
-            json.dumps(["LLM2CLIP", *about], sort_keys=True),
-            tokenizer_content(self._tokenizer),
-        )
+        self._vision, self._text = _folders(name, revision)
+        self._config = _language_config(self._text)
+        self._tokenizer = _tokenizer(self._text)
+        self.context_length = CONTEXT_LENGTH
+        self.wording: Sequence[str] = (json.dumps([_HEAD, _TAIL, CONTEXT_LENGTH]), tokenizer_content(self._tokenizer))
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens (n,) of the whole texts as messages."""
@@ -87,6 +76,28 @@ class Llm2ClipTowers:
         own = from_right < torch.tensor([len(ids) for ids in counts])[:, None]
         return {"input_ids": found["input_ids"], "attention_mask": found["attention_mask"], "own": own}
 
+
+class Llm2ClipTowers(Llm2ClipWords):
+    """`Towers` of an LLM2CLIP image checkpoint and its Llama."""
+
+    def __init__(self, name: str, revision: str | None, device: str) -> None:
+        """As `Llm2ClipWords`; raises InputError for other kinds of models, ArtifactError where weights do not fit."""
+        super().__init__(name, revision)
+        self._processor = _processor(self._vision)
+        self.image = _image_half(self._vision, self._processor)
+        visual, self._language = self.image.visual, _language(self._text, self._config)
+        self._adapter = _adapter(self._vision, self._language.config.hidden_size, visual.config.projection_dim)
+        halves = {"visual": visual, "adapter": self._adapter, "language": self._language}
+        self.model = nn.ModuleDict(halves).eval().to(device)
+        self.width = int(self.image.architecture["embed_dim"])
+        config = self._language.config
+        about = [config.rope_parameters, config.rms_norm_eps, config.hidden_act, _HEAD, _TAIL, CONTEXT_LENGTH]
+        self.description: Sequence[str] = (
+            json.dumps(self.image.preprocess_cfg["transformers"], sort_keys=True),
+            json.dumps(["LLM2CLIP", *about], sort_keys=True),
+            tokenizer_content(self._tokenizer),
+        )
+
     def pixels(self, image: Image.Image) -> Tensor:
         """(3, s, s)."""
         return self._processor(images=image, return_tensors="pt")["pixel_values"][0]
@@ -105,7 +116,8 @@ class Llm2ClipTowers:
 
     def image_features(self, pixels: Tensor) -> Tensor:
         """(b, d)."""
-        return self.visual(pixel_values=pixels.to(self.visual.dtype)).image_embeds
+        visual = self.image.visual
+        return visual(pixel_values=pixels.to(visual.dtype)).image_embeds
 
 
 class _Block(nn.Module):
@@ -159,9 +171,31 @@ def _folder(name: str, revision: str | None) -> Path:
     return fetched(name, revision, _HUB_FILES)
 
 
-def _image_half(folder: Path) -> tuple[Any, Any]:
-    """The CLIP vision model with its projection, and its image processor."""
-    from transformers import AutoImageProcessor, CLIPConfig, CLIPImageProcessor, CLIPVisionModelWithProjection
+def image_half(name: str, revision: str | None) -> ImageHalf:
+    """The CLIP vision model of the pair alone; errors as `Llm2ClipTowers` has them."""
+    vision, _ = _folders(name, revision)
+    return _image_half(vision, _processor(vision))
+
+
+def _image_half(folder: Path, processor: Any) -> ImageHalf:
+    """The CLIP vision model with its projection."""
+    from transformers import CLIPVisionModelWithProjection
+
+    config = _vision_config(folder)
+    model, told = loaded(
+        str(folder),
+        lambda: half_of(CLIPVisionModelWithProjection, _NO_IMAGE_HALF).from_pretrained(
+            folder, config=config.vision_config, use_safetensors=True, output_loading_info=True
+        ),
+    )
+    demand_complete(str(folder), told)
+    architecture = vision_architecture("clip", model.config)
+    settings = {"size": architecture["image_size"], "transformers": json.loads(processor.to_json_string())}
+    return ImageHalf(model.eval(), architecture, settings)
+
+
+def _vision_config(folder: Path) -> Any:
+    from transformers import CLIPConfig
 
     about = loaded(str(folder), lambda: CLIPConfig.get_config_dict(folder)[0])
     kinds = about.get("architectures") or []
@@ -174,20 +208,17 @@ def _image_half(folder: Path) -> tuple[Any, Any]:
     about.pop("auto_map", None)
     config = CLIPConfig.from_dict(about)
     config.vision_config.projection_dim = config.projection_dim
-    model, told = loaded(
-        str(folder),
-        lambda: CLIPVisionModelWithProjection.from_pretrained(
-            folder, config=config.vision_config, use_safetensors=True, output_loading_info=True
-        ),
-    )
-    others = {key for key in told["unexpected_keys"] if not key.startswith(_ADAPTER) and key != _SCALE}
-    demand_complete(str(folder), {**told, "unexpected_keys": others})
+    return config
+
+
+def _processor(folder: Path) -> Any:
+    from transformers import AutoImageProcessor, CLIPImageProcessor
+
     if (folder / "preprocessor_config.json").is_file():
-        return model, loaded(str(folder), lambda: AutoImageProcessor.from_pretrained(folder, trust_remote_code=False))
+        return loaded(str(folder), lambda: AutoImageProcessor.from_pretrained(folder, trust_remote_code=False))
     # The published folders have none, and their model card takes OpenAI's, which is the class's own at that size.
-    side = config.vision_config.image_size
-    processor = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
-    return model, processor
+    side = _vision_config(folder).vision_config.image_size
+    return CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
 
 def _adapter(folder: Path, width: int, out: int) -> _Adapter:
@@ -215,9 +246,9 @@ def _adapter_state(folder: Path) -> dict[str, Tensor]:
     return state
 
 
-def _language(folder: Path) -> tuple[Any, Any]:
-    """The Llama, reading both ways, and its tokenizer."""
-    from transformers import AutoConfig, AutoModel
+def _language_config(folder: Path) -> Any:
+    """The settings of the text half, which is a Llama, reading both ways."""
+    from transformers import AutoConfig
 
     config = loaded(str(folder), lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False))
     if config.model_type != "llama":
@@ -225,6 +256,12 @@ def _language(folder: Path) -> tuple[Any, Any]:
             f"encoder.pretrained: {folder} is a model of type {config.model_type}; LLM2CLIP's text half is a Llama"
         )
     config.is_causal = False
+    return config
+
+
+def _language(folder: Path, config: Any) -> Any:
+    from transformers import AutoModel
+
     model, told = loaded(
         str(folder),
         lambda: AutoModel.from_pretrained(
@@ -232,8 +269,12 @@ def _language(folder: Path) -> tuple[Any, Any]:
         ),
     )
     demand_complete(str(folder), {**told, "unexpected_keys": set(told["unexpected_keys"]) - {"lm_head.weight"}})
+    return model
+
+
+def _tokenizer(folder: Path) -> Any:
     tokenizer = read_tokenizer(str(folder))
     tokenizer.pad_token = tokenizer.eos_token
     if len(tokenizer.tokenize(_TAIL)) != 1:
         raise ArtifactError(f"{folder}: its tokenizer has no {_TAIL}, as Llama 3's does; name LLM2CLIP's text model")
-    return model, tokenizer
+    return tokenizer

@@ -1,42 +1,35 @@
 """Encoders of open_clip: a local directory, a hub id, or one of its own names with a tag."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from gapbridge import artifacts
+from gapbridge.embeddings.towers import ImageHalf
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.hub import fetched
 
+Result = TypeVar("Result")
+_VISUAL = "visual."
 _HUB_FILES = ["open_clip_config.json", "*.safetensors", "*.json", "*.txt", "*.model"]
 
 
-class OpenClipTowers:
-    """`Towers` of a model that open_clip loads."""
+class OpenClipWords:
+    """`Words` of a model that open_clip knows."""
 
-    def __init__(self, name: str, revision: str | None, device: str) -> None:
-        """Raises InputError for a malformed name or a needless revision, ArtifactError for weights that do not fit."""
+    def __init__(self, name: str, revision: str | None) -> None:
+        """Raises InputError for a malformed name or a needless revision, ArtifactError where files are missing."""
         import open_clip
 
-        model_name, tag = _resolve(name, revision)
-        try:
-            model, preprocess = open_clip.create_model_from_pretrained(model_name, tag, device=device)
-            tokenizer = open_clip.get_tokenizer(model_name)
-        except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
-            raise ArtifactError(
-                f"{name}: open_clip cannot load it ({first_line(error)}); check name and files"
-            ) from error
-        self.model, self._preprocess, self._tokenizer = model.eval(), preprocess, tokenizer
-        self.visual = model.visual
-        self.architecture = _architecture(model_name)
-        self.preprocess_cfg: dict[str, Any] = dict(model.visual.preprocess_cfg)
-        self.width = int(self.architecture["embed_dim"])
-        self.context_length = int(tokenizer.context_length)
-        self.description: Sequence[str] = tuple(_description(self.preprocess_cfg, tokenizer))
+        self._name, self._tag = _resolve(name, revision)
+        self._tokenizer = _loaded(name, lambda: open_clip.get_tokenizer(self._name))
+        self.context_length = int(self._tokenizer.context_length)
+        self.wording: Sequence[str] = tuple(_wording(self._tokenizer))
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens (n,) of the whole texts, with the markers around them."""
@@ -55,6 +48,23 @@ class OpenClipTowers:
         """Ids (b, t)."""
         return {"ids": self._tokenizer(list(texts), context_length=places)}
 
+
+class OpenClipTowers(OpenClipWords):
+    """`Towers` of a model that open_clip loads."""
+
+    def __init__(self, name: str, revision: str | None, device: str) -> None:
+        """As `OpenClipWords`; raises ArtifactError for weights that do not fit, too."""
+        import open_clip
+
+        super().__init__(name, revision)
+        model, self._preprocess = _loaded(
+            name, lambda: open_clip.create_model_from_pretrained(self._name, self._tag, device=device)
+        )
+        self.model = model.eval()
+        self.image = ImageHalf(model.visual, _architecture(self._name), dict(model.visual.preprocess_cfg))
+        self.width = int(self.image.architecture["embed_dim"])
+        self.description: Sequence[str] = (json.dumps(self.image.preprocess_cfg, sort_keys=True), *self.wording)
+
     def pixels(self, image: Image.Image) -> Any:
         """(3, s, s)."""
         return self._preprocess(image)
@@ -66,6 +76,49 @@ class OpenClipTowers:
     def image_features(self, pixels: Any) -> Any:
         """(b, d)."""
         return self.model.encode_image(pixels)
+
+
+def image_half(name: str, revision: str | None) -> ImageHalf:
+    """The image half, from its own weights where they lie in a folder as open_clip saves them.
+
+    Of weights in another library's layout, and of those that a tag names, open_clip reads all. Errors as
+    `OpenClipTowers` has them.
+    """
+    model_name, tag = _resolve(name, revision)
+    half = _loaded(name, lambda: _in_folder(Path(model_name.removeprefix("local-dir:")))) if tag is None else None
+    return half or OpenClipTowers(name, revision, "cpu").image
+
+
+def _in_folder(folder: Path) -> ImageHalf | None:
+    """The image half of a folder; None where its weights are not named as those of the model that it describes."""
+    from open_clip.factory import _find_checkpoint_in_dir
+    from open_clip.model import _build_vision_tower
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+    config = artifacts.read_json(folder / "open_clip_config.json")
+    architecture = config["model_cfg"]
+    vision = {**architecture["vision_cfg"], "timm_model_pretrained": False}
+    visual = _build_vision_tower(architecture["embed_dim"], vision, architecture.get("quick_gelu", False))
+    with safe_open(_find_checkpoint_in_dir(folder), framework="pt") as file:
+        names = {key.removeprefix(_VISUAL): key for key in file.keys() if key.startswith(_VISUAL)}  # noqa: SIM118
+        own = visual.state_dict()
+        if names.keys() != own.keys() or any(
+            list(own[name].shape) != file.get_slice(key).get_shape() for name, key in names.items()
+        ):
+            return None
+        visual.load_state_dict({name: file.get_tensor(key) for name, key in names.items()})
+    settings = merge_preprocess_dict(asdict(PreprocessCfg()), config.get("preprocess_cfg", {}))
+    if hasattr(visual, "image_size"):
+        settings["size"] = visual.image_size
+    return ImageHalf(visual.eval(), dict(architecture), settings)
+
+
+def _loaded(name: str, load: Callable[[], Result]) -> Result:
+    """What `load` gives. Raises ArtifactError, in one line, for all that open_clip may say."""
+    try:
+        return load()
+    except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
+        raise ArtifactError(f"{name}: open_clip cannot load it ({first_line(error)}); check name and files") from error
 
 
 def _resolve(name: str, revision: str | None) -> tuple[str, str | None]:
@@ -100,8 +153,7 @@ def _architecture(model_name: str) -> dict[str, Any]:
     return dict(open_clip.get_model_config(model_name))
 
 
-def _description(preprocess_cfg: dict[str, Any], tokenizer: Any) -> Iterator[str]:
-    yield json.dumps(preprocess_cfg, sort_keys=True)
+def _wording(tokenizer: Any) -> Iterator[str]:
     yield f"{type(tokenizer).__name__} {tokenizer.context_length}"
     inner = getattr(tokenizer, "tokenizer", None)
     if inner is not None:

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from gapbridge.embeddings.open_clip_towers import tokenizer_content
+from gapbridge.embeddings.towers import ImageHalf
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.hub import fetched, why_absent
 
@@ -19,26 +20,23 @@ MODEL_TYPES = ("clip", "siglip")
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 _FEWEST_TOKENS = 100
 _LOWER_CASED = "GemmaTokenizer"
+_NO_IMAGE_HALF = (r"^text_model\.", r"^text_projection\.", "^logit_scale$", "^logit_bias$", r"\.position_ids$")
 
 
-class TransformersTowers:
-    """`Towers` of a CLIP or SigLIP checkpoint."""
+class TransformersWords:
+    """`Words` of a CLIP or SigLIP checkpoint."""
 
-    def __init__(self, name: str, revision: str | None, device: str) -> None:
-        """Raises InputError for another kind of model, ArtifactError where files are missing or weights do not fit."""
-        self.model, self._processor, self._tokenizer = _load(_folder(name, revision))
-        self.model.to(device)
-        self._is_clip = self.model.config.model_type == "clip"
+    def __init__(self, name: str, revision: str | None) -> None:
+        """Raises InputError for another kind of model, ArtifactError where files are missing."""
+        self._folder = _folder(name, revision)
+        self._config = _config(self._folder)
+        self._tokenizer = read_tokenizer(str(self._folder))
+        self._is_clip = self._config.model_type == "clip"
         # SigLIP 2 was trained on lower-cased texts (arXiv 2502.14786), which its published tokenizer does not see to.
         self._lower_cases = type(self._tokenizer).__name__ == _LOWER_CASED
-        self.visual, self.architecture = _image_half(self.model)
-        self.width = int(self.architecture["embed_dim"])
-        self.context_length = int(self.model.config.text_config.max_position_embeddings)
-        settings = json.loads(self._processor.to_json_string())
-        self.preprocess_cfg: dict[str, Any] = {"size": self.architecture["image_size"], "transformers": settings}
-        self.description: Sequence[str] = (
-            json.dumps(settings, sort_keys=True),
-            f"{type(self.model).__name__} {self.context_length}",
+        self.context_length = int(self._config.text_config.max_position_embeddings)
+        self.wording: Sequence[str] = (
+            f"{self._config.model_type} {self.context_length}",
             tokenizer_content(self._tokenizer),
             *(["lower case"] if self._lower_cases else []),
         )
@@ -61,6 +59,27 @@ class TransformersTowers:
         names = ("input_ids", "attention_mask") if self._is_clip else ("input_ids",)
         return {name: found[name] for name in names}
 
+    def _cased(self, texts: Sequence[str]) -> list[str]:
+        return [text.lower() for text in texts] if self._lower_cases else list(texts)
+
+
+class TransformersTowers(TransformersWords):
+    """`Towers` of a CLIP or SigLIP checkpoint."""
+
+    def __init__(self, name: str, revision: str | None, device: str) -> None:
+        """Raises InputError for another kind of model, ArtifactError where files are missing or weights do not fit."""
+        super().__init__(name, revision)
+        self.model, self._processor = _whole(self._folder), _processor(self._folder)
+        self.model.to(device)
+        self.image = _inside(self.model, self._processor)
+        self.width = int(self.image.architecture["embed_dim"])
+        _, *words = self.wording
+        self.description: Sequence[str] = (
+            json.dumps(self.image.preprocess_cfg["transformers"], sort_keys=True),
+            f"{type(self.model).__name__} {self.context_length}",
+            *words,
+        )
+
     def pixels(self, image: Image.Image) -> Any:
         """(3, s, s)."""
         return self._processor(images=image, return_tensors="pt")["pixel_values"][0]
@@ -72,9 +91,6 @@ class TransformersTowers:
     def image_features(self, pixels: Any) -> Any:
         """(b, d)."""
         return self.model.get_image_features(pixel_values=pixels).pooler_output
-
-    def _cased(self, texts: Sequence[str]) -> list[str]:
-        return [text.lower() for text in texts] if self._lower_cases else list(texts)
 
 
 def token_counts(tokenizer: Any, texts: Sequence[str]) -> list[int]:
@@ -131,32 +147,71 @@ def _folder(name: str, revision: str | None) -> Path:
     return fetched(name, revision, _HUB_FILES)
 
 
-def _load(folder: Path) -> tuple[Any, Any, Any]:
-    """Model, image processor and tokenizer. Nothing but safetensors is read, and no code of the checkpoint is run."""
-    from transformers import AutoConfig, AutoImageProcessor, AutoModel
+def image_half(name: str, revision: str | None) -> ImageHalf:
+    """The image half of the checkpoint alone; errors as `TransformersTowers` has them."""
+    from transformers import CLIPVisionModelWithProjection, SiglipVisionModel
 
-    name, source = str(folder), {"trust_remote_code": False}
-    config = loaded(name, lambda: AutoConfig.from_pretrained(name, **source))
+    folder = _folder(name, revision)
+    config = _config(folder)
+    vision = config.vision_config
+    if config.model_type == "clip":
+        vision.projection_dim = config.projection_dim
+    kind = CLIPVisionModelWithProjection if config.model_type == "clip" else SiglipVisionModel
+    model, told = loaded(
+        str(folder),
+        lambda: half_of(kind, _NO_IMAGE_HALF).from_pretrained(
+            folder, config=vision, use_safetensors=True, output_loading_info=True
+        ),
+    )
+    demand_complete(str(folder), told)
+    model.config._name_or_path = ""
+    return _half(config.model_type, model, _processor(folder))
+
+
+def half_of(kind: Any, others: Sequence[str]) -> Any:
+    """The class `kind`, to read it from a checkpoint whose `others` (patterns of names) belong to no part of it."""
+    return type(kind.__name__, (kind,), {"_keys_to_ignore_on_load_unexpected": list(others)})
+
+
+def _config(folder: Path) -> Any:
+    """The checkpoint's settings, provided that it is of a kind that can be read."""
+    from transformers import AutoConfig
+
+    config = loaded(str(folder), lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False))
     if config.model_type == "siglip2":
         raise InputError(
-            f"encoder.pretrained: {name} is SigLIP 2 for pictures of any shape (NaFlex); take a checkpoint of one"
+            f"encoder.pretrained: {folder} is SigLIP 2 for pictures of any shape (NaFlex); take a checkpoint of one"
             " resolution, such as google/siglip2-base-patch16-224"
         )
     if config.model_type not in MODEL_TYPES:
         raise InputError(
-            f"encoder.pretrained: {name} is a model of type {config.model_type}; CLIP and SigLIP can be read"
+            f"encoder.pretrained: {folder} is a model of type {config.model_type}; CLIP and SigLIP can be read"
         )
+    return config
+
+
+def _whole(folder: Path) -> Any:
+    """The model. Nothing but safetensors is read, and no code of the checkpoint is run."""
+    from transformers import AutoModel
+
     model, told = loaded(
-        name, lambda: AutoModel.from_pretrained(name, use_safetensors=True, output_loading_info=True, **source)
+        str(folder),
+        lambda: AutoModel.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, trust_remote_code=False
+        ),
     )
-    processor = loaded(name, lambda: AutoImageProcessor.from_pretrained(name, **source))
-    tokenizer = read_tokenizer(name)
-    demand_complete(name, told)
-    return model.eval(), processor, tokenizer
+    demand_complete(str(folder), told)
+    return model.eval()
 
 
-def _image_half(model: Any) -> tuple[Any, dict[str, Any]]:
-    """The image half with the model's own weights, and what `model.vision` builds it from."""
+def _processor(folder: Path) -> Any:
+    from transformers import AutoImageProcessor
+
+    return loaded(str(folder), lambda: AutoImageProcessor.from_pretrained(folder, trust_remote_code=False))
+
+
+def _inside(model: Any, processor: Any) -> ImageHalf:
+    """The image half of a whole model, with its weights."""
     from transformers import CLIPVisionModelWithProjection
 
     config = model.config.vision_config
@@ -166,7 +221,13 @@ def _image_half(model: Any) -> tuple[Any, dict[str, Any]]:
         half.vision_model, half.visual_projection = model.vision_model, model.visual_projection
     else:
         half = model.vision_model
-    return half.eval(), vision_architecture(model.config.model_type, config)
+    return _half(model.config.model_type, half, processor)
+
+
+def _half(kind: str, visual: Any, processor: Any) -> ImageHalf:
+    architecture = vision_architecture(kind, visual.config)
+    settings = {"size": architecture["image_size"], "transformers": json.loads(processor.to_json_string())}
+    return ImageHalf(visual.eval(), architecture, settings)
 
 
 def vision_architecture(kind: str, config: Any) -> dict[str, Any]:

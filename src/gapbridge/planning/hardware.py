@@ -5,18 +5,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Gpu:
-    """A kind of GPU, by its maker's data sheet: memory, and bf16 products without sparsity."""
+    """A kind of GPU: the memory that torch finds on it, and by the data sheet its bf16 products without sparsity.
 
-    memory_gb: int
+    A data sheet's 80 or 141 GB are binary ones, of which the driver keeps some; an L40S checks its memory
+    with a part of it.
+    """
+
+    memory_gb: float
     tflops: float
 
 
 GPUS = {
-    "rtx4090": Gpu(24, 165.0),
-    "l40s": Gpu(48, 362.0),
-    "a100": Gpu(80, 312.0),
-    "h100": Gpu(80, 989.0),
-    "h200": Gpu(141, 989.0),
+    "rtx4090": Gpu(25.3, 165.0),
+    "l40s": Gpu(47.6, 362.0),
+    "a100": Gpu(84.9, 312.0),
+    "h100": Gpu(84.9, 989.0),
+    "h200": Gpu(150.0, 989.0),
 }
 
 
@@ -30,7 +34,7 @@ class Hardware:
 
     @property
     def gpu(self) -> Gpu:
-        """Its data sheet."""
+        """What is known of its kind."""
         return GPUS[self.name]
 
     def hours(self, flops: float, slower: float = 1.0) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gapbridge.embeddings.encoders import LLM2CLIP, TRANSFORMERS
+from gapbridge.embeddings.towers import LLM2CLIP, TRANSFORMERS
 from gapbridge.params import EncoderParams, LlmParams
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -16,7 +16,8 @@ from gapbridge.params import Checkpointing, InstructParams, LoraParams, Optimise
 from gapbridge.planning.hardware import Hardware
 from gapbridge.planning.lengths import SENSELESS, Lengths
 from gapbridge.train.batches import rows_of
-from gapbridge.train.footprint import Footprint, StepShape, Tune, footprint
+from gapbridge.train.footprint import Footprint, Tune, footprint
+from gapbridge.train.rehearsal import StepShape
 from gapbridge.train.tuning import Lora
 
 _HELDOUT_SHARE = 10

@@ -13,7 +13,7 @@ from gapbridge import artifacts
 from gapbridge.align import Alignment
 from gapbridge.corpus.manifest import read_manifest
 from gapbridge.drawing.diagnosis import write_diagnosis
-from gapbridge.embeddings.encoders import load_encoder
+from gapbridge.embeddings.encoders import load_words
 from gapbridge.embeddings.shards import Shards
 from gapbridge.errors import InputError
 from gapbridge.geometry import gap
@@ -100,8 +100,8 @@ def _lengths(stage: StageRun, ids: list[str], sample: Sample) -> dict[str, dict[
     words = dict(zip(manifest["id"], manifest["text"], strict=True))
     texts, cut = [words[row_id] for row_id in ids], None
     if "vectors" not in artifacts.read_json(stage.artifact("ingest", "texts", "ingest.json")):
-        encoder = load_encoder(stage.artifact("encoder"))
-        cut = [encoder.truncated([text]) > 0 for text in texts]
+        reads = load_words(stage.artifact("encoder"))
+        cut = [count > reads.context_length for count in reads.token_counts(texts)]
     return by_length(texts, sample.texts, sample.images, cut)
 
 

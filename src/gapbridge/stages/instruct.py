@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from gapbridge.align.alignment import Alignment
 from gapbridge.corpus.manifest import read_manifest
-from gapbridge.embeddings.encoders import BROUGHT, load_encoder, read_about
+from gapbridge.embeddings.encoders import BROUGHT, load_image_half, read_about
 from gapbridge.embeddings.shards import Shards
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.model.assemble import AdapterShape, ImageCap, ImageTower, assemble, make_processor, placeholder, save
@@ -57,6 +57,8 @@ def run(stage: StageRun) -> dict[str, Any]:
         shrink_frozen(model, groups)
     course = course_of(settings, stage.params.seed)
     history, figures = train(model, groups, material, course, stage.scratch, stage.tracker, "instruct")
+    if not stage.writes:
+        return figures
     model.cpu().float()
     if lora:
         lora.merge()
@@ -86,14 +88,13 @@ def _learners(
 def _tower(stage: StageRun, fingerprint: str) -> ImageTower | None:
     """The encoder's image half; none where vectors were brought along, which the model then takes itself."""
     about = read_about(stage.artifact("encoder"))
-    is_brought = about["kind"] == BROUGHT
-    encoder = None if is_brought else load_encoder(stage.artifact("encoder"), threads=stage.params.instruct.threads)
-    if (about["fingerprint"] if encoder is None else encoder.fingerprint) != fingerprint:
+    if about["fingerprint"] != fingerprint:
         raise ArtifactError("artifacts/encoder: not the encoder that the adapter was trained for; run pretrain again")
-    if encoder is None:
+    if about["kind"] == BROUGHT:
         _log.info("instruct: the model has no image tower and takes vectors, since these were brought along")
         return None
-    return ImageTower(encoder.visual, encoder.architecture, encoder.preprocess_cfg, fingerprint)
+    half = load_image_half(stage.artifact("encoder"))
+    return ImageTower(half.visual, half.architecture, half.preprocess_cfg, fingerprint)
 
 
 def _material(stage: StageRun, alignment: Alignment, prompter: Prompter, visual_tokens: int, packed: bool) -> Material:

@@ -32,7 +32,8 @@ class StageRun:
 
     `out` is an empty folder that becomes `artifacts/<stage>[/<item>]` when the stage ends well.
     `scratch` outlives a killed process and is found again by a run of the same stage on the same
-    inputs and params; it is removed when the stage ends well.
+    inputs and params; it is removed when the stage ends well. Of several processes the first alone `writes`: what the
+    others leave in `out` is thrown away.
     """
 
     name: str
@@ -42,6 +43,7 @@ class StageRun:
     out: Path
     scratch: Path
     tracker: Tracker
+    writes: bool = True
 
     def artifact(self, *parts: str) -> Path:
         """The folder or file `artifacts/<parts>` that an earlier stage wrote."""
@@ -95,7 +97,7 @@ def run_stage(name: str, item: str | None = None, workspace: Path | None = None)
     scratch_folder = _scratch_folder(label, recorded, inputs | code)
     if int(os.environ.get("RANK", "0")) > 0:
         with tempfile.TemporaryDirectory() as aside:
-            return run(StageRun(name, item, params, workspace, Path(aside), scratch_folder, _Silence()))
+            return run(StageRun(name, item, params, workspace, Path(aside), scratch_folder, _Silence(), writes=False))
     with (
         _scratch(scratch_folder) as scratch,
         open_tracker(workspace, label, recorded, inputs, declared.runs_always, code_digest(code)) as tracker,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from gapbridge.train.loop import demand_shares
 from gapbridge.train.prompts import Dialogue, Example, Prompter, record_names
 
 _WINDOW_BATCHES = 32  # samples of similar length are batched inside a window of so many batches
@@ -101,6 +102,7 @@ def batch_maker(samples: Sequence[Sample], size: int, seed: int) -> Callable[[in
 
     def batch_of(step: int, rank: int, world: int) -> dict[str, Any]:
         rows = order(step // per_epoch)[step % per_epoch]
+        demand_shares(len(rows), world)
         return _batch([samples[row] for row in rows[rank::world]])
 
     return batch_of

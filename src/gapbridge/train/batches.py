@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gapbridge.model.loss import IGNORED
+from gapbridge.train.loop import demand_shares
 from gapbridge.train.prompts import Example
 
 _WINDOW_BATCHES = 32
@@ -56,7 +57,9 @@ class Batches:
 
     def __call__(self, step: int, rank: int, world: int) -> dict[str, Any]:
         """This rank's share of the step's batch: the tensors of `collate`."""
-        return self._collate(self.samples(step)[rank::world], step)
+        samples = self.samples(step)
+        demand_shares(len(samples), world)
+        return self._collate(samples[rank::world], step)
 
     def samples(self, step: int) -> np.ndarray:
         """Which samples the step sees, over all ranks."""

@@ -182,7 +182,10 @@ def train_contrastive(
             if done in wanted:
                 snapshots.take(towers, tokens)
 
-    settings = Settings(batches.steps, recipe.warmup_fraction, recipe.beta2, recipe.clip_norm, seed=seed)
+    # In bf16 cosines near one another would come out equal, on a GPU alone.
+    settings = Settings(
+        batches.steps, recipe.warmup_fraction, recipe.beta2, recipe.clip_norm, seed=seed, precision="fp32"
+    )
     groups = _groups(towers, recipe)
     history = fit(towers, groups, batches, _loss_of, settings, None, tracker, "encoder", after_step=after_step)
     return Trained(towers.model, tokenizer, history, snapshots)

@@ -97,7 +97,7 @@ def train_language(
     if len(samples) < recipe.batch_size or not steps:
         raise InputError(f"the language model has {len(samples)} rows to learn from; one batch is {recipe.batch_size}")
     model = build(architecture, tokenizer, seed)
-    settings = Settings(steps, recipe.warmup_fraction, recipe.beta2, recipe.clip_norm, seed=seed)
+    settings = Settings(steps, recipe.warmup_fraction, recipe.beta2, recipe.clip_norm, seed=seed, precision="fp32")
     heldout = heldout[:: max(1, math.ceil(len(heldout) / _HELDOUT_ROWS))]
     heldout_batches = in_batches(samples_of(tokenizer, heldout, recipe.context_weight), _HELDOUT_BATCH)
     batch_of = batch_maker(samples, recipe.batch_size, seed)

@@ -22,7 +22,7 @@ from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gapbridge.errors import ArtifactError, TrainingError
+from gapbridge.errors import ArtifactError, InputError, TrainingError
 from gapbridge.train import checkpoint, schedule
 from gapbridge.train.optimiser import Group, Optimiser
 
@@ -132,9 +132,26 @@ def fit(
     return history
 
 
+def demand_shares(samples: int, world: int) -> None:
+    """Raise InputError where a batch of so many samples leaves one of `world` processes without any."""
+    if samples < world:
+        raise InputError(
+            f"training.batch_size: a batch has {samples} samples for {world} processes; give each one, or start fewer"
+        )
+
+
 def in_bf16(precision: Precision) -> bool:
     """Whether products are made in bf16: where it is asked for, and on a GPU unless fp32 is."""
     return precision == "bf16" or (precision == "auto" and torch.cuda.is_available())
+
+
+def autocast(device: str, bf16: bool) -> torch.autocast:
+    """Products in bf16, where that is asked for.
+
+    Weights are not remembered in bf16 between their uses: until the forward pass ends, all of them would lie in memory
+    twice. Each is used once a pass but for the head, whose gradients are then summed over chunks in fp32, not in bf16.
+    """
+    return torch.autocast(device, torch.bfloat16, bf16, cache_enabled=False)
 
 
 @contextmanager
@@ -207,6 +224,7 @@ class _Run:
     def resume(self, path: Path | None) -> History:
         """The history so far, after putting a checkpoint's state in place."""
         state = checkpoint.restore(path, self.model, self.optimizer) if path else None
+        self.accelerator.wait_for_everyone()  # with nothing left to train, the first rank would soon remove it
         if state is None:
             return History()
         if state["settings"] != self._identity():
@@ -222,7 +240,7 @@ class _Run:
         self.accelerator.wait_for_everyone()
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, in_bf16(self.settings.precision))
+        return autocast(self.accelerator.device.type, in_bf16(self.settings.precision))
 
     def _identity(self) -> dict[str, Any]:
         keys = ("steps", "warmup_fraction", "beta2", "clip_norm", "seed")

@@ -23,6 +23,7 @@ from gapbridge.model.processor import PICTURE_SEPARATOR, TEMPLATE_DATE
 from gapbridge.train.tokens import IMAGE_TOKEN
 
 _COMPARED = 16
+_PIECES_AT_ONCE = 4096
 _MARK = "gapbridge{}mark"
 
 
@@ -64,7 +65,7 @@ class Prompter:
         self._image_token = image_token
         self._special = _special_tokens(tokenizer)
         self._forbidden = re.compile("|".join(re.escape(token) for token in [image_token, *self._special]))
-        self._pieces: dict[tuple[str, str], list[int]] = {}
+        self._pieces: dict[tuple[str, str], np.ndarray] = {}
         self._skeletons: dict[int, list[str]] = {}
         self.end_id = self._find_end()
         """The token by which the model ends an answer; generation stops there."""
@@ -85,6 +86,7 @@ class Prompter:
             quick = self._quick_is_exact([contents[place] for place in places])
             for place in places:
                 found[place] = self._quick(contents[place]) if quick else self._slow(contents[place])
+            self._pieces.clear()  # a corpus's texts are not asked for again
         return [found[place] for place in range(len(dialogues))]
 
     def by_prefixes(self, dialogue: Dialogue) -> Example:
@@ -174,21 +176,22 @@ class Prompter:
     def _quick(self, contents: Sequence[str]) -> Example:
         """Pieces, each the literal text before a content and the content, tokenized once and remembered."""
         literals = self._skeletons[len(contents)]
-        ids: list[int] = []
-        spans = []
+        pieces, spans, length = [], [], 0
         for place, (literal, content) in enumerate(zip(literals, [*contents, ""], strict=True)):
+            piece = self._piece(literal, content)
             if place % 2:
-                spans.append((len(ids) + len(self._piece(literal, "")), len(ids) + len(self._piece(literal, content))))
-            ids += self._piece(literal, content)
-        mask = np.zeros(len(ids), dtype=bool)
+                spans.append((length + len(self._piece(literal, "")), length + len(piece)))
+            pieces.append(piece)
+            length += len(piece)
+        mask = np.zeros(length, dtype=bool)
         for start, end in spans:
             mask[start : end + 1] = True  # the next piece begins with the token that ends the turn
-        return Example(np.array(ids, dtype=np.int64), mask)
+        return Example(np.concatenate(pieces, dtype=np.int64), mask)
 
-    def _piece(self, literal: str, content: str) -> list[int]:
+    def _piece(self, literal: str, content: str) -> np.ndarray:
         key = (literal, content)
         if key not in self._pieces:
-            self._pieces[key] = self._encode(literal + content)
+            self._pieces[key] = np.array(self._encode(literal + content), dtype=np.int32)
         return self._pieces[key]
 
     def _quick_is_exact(self, dialogues: Sequence[Sequence[str]]) -> bool:
@@ -206,19 +209,19 @@ class Prompter:
         return all(_equal(self._quick(contents), self._slow(contents)) for contents in compared)
 
     def _learn(self, pieces: list[tuple[str, str]]) -> None:
-        """Tokenize many pieces in one call."""
-        if pieces:
-            ids = self._tokenizer(
-                [literal + content for literal, content in pieces],
-                add_special_tokens=False,
-                return_attention_mask=False,
-            )["input_ids"]
-            self._pieces.update(zip(pieces, ids, strict=True))
+        """Tokenize many pieces, some thousands in one call: what a tokenizer tells of a token takes 100 bytes."""
+        for start in range(0, len(pieces), _PIECES_AT_ONCE):
+            part = pieces[start : start + _PIECES_AT_ONCE]
+            told = self._tokenizer(
+                [literal + content for literal, content in part], add_special_tokens=False, return_attention_mask=False
+            )
+            found = (np.array(ids, dtype=np.int32) for ids in told["input_ids"])
+            self._pieces.update(zip(part, found, strict=True))
 
     def _continues(self, literal: str, content: str) -> bool:
         """Whether the ids of the literal begin those of the piece: the content starts a token of its own."""
         before = self._piece(literal, "")
-        return self._piece(literal, content)[: len(before)] == before
+        return np.array_equal(self._piece(literal, content)[: len(before)], before)
 
     def _skeleton(self, count: int) -> list[str] | None:
         """The template's text before each of `count` contents and behind the last, if special tokens begin each."""
