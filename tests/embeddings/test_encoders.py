@@ -12,7 +12,15 @@ import pytest
 import safetensors.torch
 from PIL import Image
 
-from gapbridge.embeddings.encoders import BATCH_ROWS, DualEncoder, load_encoder, load_image_half, load_words, open_pretrained, pin_encoder
+from gapbridge.embeddings.encoders import (
+    BATCH_ROWS,
+    DualEncoder,
+    load_encoder,
+    load_image_half,
+    load_words,
+    open_pretrained,
+    pin_encoder,
+)
 from gapbridge.errors import ArtifactError, InputError
 
 

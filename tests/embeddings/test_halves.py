@@ -62,7 +62,9 @@ def test_the_image_half_is_the_encoders_own(pinned: tuple[DualEncoder, Path]) ->
     encoder, folder = pinned
     half, whole = load_image_half(folder), load_encoder(folder).image
     assert (half.architecture, half.preprocess_cfg) == (whole.architecture, whole.preprocess_cfg)
-    assert json.dumps(half.architecture) == json.dumps(whole.architecture), "it is written into config.json in this order"
+    assert json.dumps(half.architecture) == json.dumps(whole.architecture), (
+        "it is written into config.json in this order"
+    )
     state, expected = half.visual.state_dict(), whole.visual.state_dict()
     assert list(state) == list(expected) and not half.visual.training
     assert all(torch.equal(state[name], expected[name]) and state[name].dtype == expected[name].dtype for name in state)
