@@ -30,6 +30,7 @@ from gapbridge.model.vlm import GapbridgeForConditionalGeneration
 from gapbridge.train.batches import Batches
 from gapbridge.train.examples import target_loss
 from gapbridge.train.footprint import Tune, footprint, step_flops
+from gapbridge.train.loop import autocast
 from gapbridge.train.optimiser import Group, Optimiser
 from gapbridge.train.prompts import Example
 from gapbridge.train.rehearsal import StepShape
@@ -181,7 +182,7 @@ def _parts(
     def passes(step: int) -> None:
         batch = batches(step, 0, 1)
         inputs = {name: one.to(device) if isinstance(one, torch.Tensor) else one for name, one in batch.items()}
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device.type, bf16=True):
             total = target_loss(model, inputs).total
         (total / batch["targets"]).backward()
         for parameter in parameters:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 class Gpu:
     """A kind of GPU: the memory that torch finds on it, and by the data sheet its bf16 products without sparsity.
 
-    A data sheet's 80 or 141 GB are binary ones, of which the driver keeps some; an L40S checks its memory
-    with a part of it.
+    A data sheet's 80 or 141 GB are binary ones, of which the driver keeps some.
     """
 
     memory_gb: float
