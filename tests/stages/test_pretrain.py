@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from gapbridge.artifacts import read_json, write_json
 from gapbridge.corpus.manifest import read_manifest
+from gapbridge.embeddings.encoders import FORMAT_VERSION
 from gapbridge.errors import ArtifactError, InputError
 from gapbridge.model import vlm
 from gapbridge.stages import pretrain
@@ -125,7 +126,7 @@ def test_disabled_it_writes_an_untrained_adapter_and_says_so(ready: Path, set_pa
 
 
 def test_an_alignment_of_another_encoder_is_refused(ready: Path) -> None:
-    about = {"format_version": 1, "kind": "open_clip", "fingerprint": "newer"}
+    about = {"format_version": FORMAT_VERSION, "kind": "open_clip", "fingerprint": "newer"}
     write_json(ready / "artifacts/encoder/encoder.json", about)
     with pytest.raises(ArtifactError, match="of another encoder than artifacts/encoder; run embed and realign again"):
         pretrain.run(bridge.stage(ready, "pretrain"))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gapbridge.errors import ArtifactError, InputError
-from gapbridge.stages import sources
+from gapbridge.stages import instruct, sources
 from gapbridge.stages.runner import StageRun, run_stage
 
 
@@ -36,3 +36,17 @@ def test_a_stage_of_one_process_refuses_several(workspace: Path, monkeypatch: py
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="sources is one process; torchrun may start llm, embed, pretrain, instruct"):
         run_stage("sources", workspace=workspace)
+
+
+@pytest.mark.parametrize(("rank", "writes"), [("0", True), ("1", False)])
+def test_of_several_processes_the_first_alone_is_told_to_write(
+    workspace: Path, rank: str, writes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[StageRun] = []
+    monkeypatch.setattr(instruct, "run", lambda stage: told.append(stage) or {})
+    monkeypatch.setattr("gapbridge.tracking.start_mirror", lambda folder: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    run_stage("instruct", workspace=workspace)
+    assert [stage.writes for stage in told] == [writes]
+    assert (workspace / "artifacts/instruct").exists() == writes

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Gpu:
-    """A kind of GPU: the memory that torch finds on it, and by the data sheet its bf16 products without sparsity.
+    """A kind of GPU: about the memory that torch finds, and by the data sheet its bf16 products without sparsity.
 
     A data sheet's 80 or 141 GB are binary ones, of which the driver keeps some.
     """
@@ -15,11 +15,11 @@ class Gpu:
 
 
 GPUS = {
-    "rtx4090": Gpu(25.3, 165.0),
-    "l40s": Gpu(47.6, 362.0),
-    "a100": Gpu(84.9, 312.0),
-    "h100": Gpu(84.9, 989.0),
-    "h200": Gpu(150.0, 989.0),
+    "rtx4090": Gpu(25.0, 165.0),
+    "l40s": Gpu(47.0, 362.0),
+    "a100": Gpu(84.0, 312.0),
+    "h100": Gpu(84.0, 989.0),
+    "h200": Gpu(149.0, 989.0),
 }
 
 
