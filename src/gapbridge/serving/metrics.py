@@ -32,10 +32,10 @@ class Metrics:
 
     @contextmanager
     def batch(self, rows: int) -> Iterator[None]:
-        """Count a batch and its time."""
+        """Count a batch, before any of its answers can be there, and its time."""
         started = time.monotonic()
-        yield
         self.batch_rows.observe(rows)
+        yield
         self.batch_seconds.observe(time.monotonic() - started)
 
     def show_model(self, name: str, version: str, digest: str) -> None:
