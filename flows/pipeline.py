@@ -28,7 +28,7 @@ _POINTERS = ("<https://error.dvc.org/", "Is your cache up to date?")
 _SHOWN_CHARACTERS = 300
 _NOT_KEPT = "ERROR: failed to transfer"
 """What DVC says, without failing, of an out that its cache had no room for (docs/operations.md)."""
-_BOUND = Path(__file__).with_name("bound.py")
+BOUND = Path(__file__).with_name("bound.py")
 _running: set[subprocess.Popen[bytes]] = set()
 
 
@@ -239,7 +239,7 @@ def _started(command: list[str], workspace: Path, stderr: int = subprocess.STDOU
 
     It ends with this one, and a stage of gapbridge ends with DVC.
     """
-    bound = [sys.executable, "-I", "-S", str(_BOUND), *command]
+    bound = [sys.executable, "-I", "-S", str(BOUND), *command]
     with subprocess.Popen(
         bound, cwd=workspace, env=_environment(workspace), start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
@@ -279,6 +279,8 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[str | None]:
 
 def _reason(lines: Sequence[str], returncode: int) -> str:
     """The program's own error, an exception it did not expect, DVC's error, or the last thing said; one line."""
+    if returncode == -signal.SIGTERM:
+        return "was stopped; the next run goes on from here"
     for mark in (r"error: (.*)", r"([\w.]+(?:Error|Exception)\b.*)"):
         for line in reversed(lines):
             if found := re.fullmatch(mark, line):

@@ -1,6 +1,7 @@
 """The flow `train`: one task a stage, in the order of DVC's graph, two at a time. `python -m flows.train` runs it."""
 
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import FrameType
@@ -79,8 +80,8 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def main() -> int:
-    """Run the flow here; 0 when every stage is up to date, 1 when one failed, 130 when stopped."""
+def run_here() -> int:
+    """Run the flow in this process; 0 when every stage is up to date, 1 when one failed, 130 when stopped."""
     signal.signal(signal.SIGTERM, _stop)
     try:
         state = train(workspace=str(Path.cwd()), return_state=True)
@@ -91,6 +92,24 @@ def main() -> int:
         print(f"error: {state.message}", file=sys.stderr)
         return 1
     return 0
+
+
+def main() -> int:
+    """Run the flow; its status is that of `run_here`.
+
+    It runs in a session of its own, where Ctrl-C reaches it alone: Prefect's temporary server would else end at once,
+    and the flow, which has its last states to tell, ask it for two minutes.
+    """
+    program = "import sys; from flows.train import run_here; sys.exit(run_here())"
+    command = [sys.executable, "-I", "-S", str(pipeline.BOUND), sys.executable, "-c", program]
+    with subprocess.Popen(command, start_new_session=True) as flow:
+        signal.signal(signal.SIGTERM, _stop)
+        try:
+            return flow.wait()
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            flow.terminate()
+            return flow.wait()
 
 
 if __name__ == "__main__":

@@ -94,7 +94,9 @@ class Registry:
         """The one registered model. Raises InputError when that leaves a choice."""
         names = self.names()
         if len(names) != 1:
-            raise InputError(f"which model? the registry has {', '.join(names) or 'none'}; name one")
+            if not names:
+                raise InputError("the registry has no model yet; name one in report.register_as and run `dvc repro`")
+            raise InputError(f"which model? the registry has {', '.join(names)}; name one")
         return names[0]
 
     def models(self) -> list[Any]:

@@ -230,7 +230,9 @@ def test_malformed_names_are_refused(name: str, revision: str | None, message: s
 def test_each_hub_id_has_its_own_commit(saved: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def snapshot_download(repository: str, revision: str | None, allow_patterns: list[str]) -> str:
+    def snapshot_download(
+        repository: str, revision: str | None, allow_patterns: list[str], local_files_only: bool
+    ) -> str:
         asked.append((repository, revision, allow_patterns))
         return str(saved[len(asked) - 1])
 
