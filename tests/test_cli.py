@@ -63,15 +63,25 @@ def test_an_expected_error_is_one_line_and_leaves_nothing(
     assert not (workspace / "artifacts" / "realign").exists() and not (workspace / "metrics").exists()
 
 
-def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def full(*arguments: Any, **options: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "artifacts/embed")
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "No space left on device; free space and run it again"),
+        (errno.EROFS, "Read-only file system; work in a folder that can be written"),
+        (errno.EACCES, "Permission denied; see to its permissions and run it again"),
+    ],
+)
+def test_what_the_file_system_refuses_is_one_line(
+    number: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*arguments: Any, **options: Any) -> None:
+        raise OSError(number, os.strerror(number), "artifacts/embed")
 
-    monkeypatch.setattr(cli.cli, "main", full)
+    monkeypatch.setattr(cli.cli, "main", refused)
     with pytest.raises(SystemExit) as ended:
         cli.main([])
     assert ended.value.code == 1
-    assert capsys.readouterr().err == "error: artifacts/embed: No space left on device; free space and run it again\n"
+    assert capsys.readouterr().err == f"error: artifacts/embed: {said}\n"
 
 
 def test_wrong_params_stop_a_stage_before_it_starts(workspace: Path) -> None:

@@ -12,7 +12,7 @@ import click
 
 from gapbridge.errors import GapbridgeError, InputError
 from gapbridge.planning.hardware import GPUS, Hardware
-from gapbridge.stages import EMBED_SETS, STAGES
+from gapbridge.stages import EMBED_SETS, PURPOSES, STAGES
 
 # Set before any library is imported, and only where the user has not decided otherwise.
 _ENVIRONMENT = {
@@ -27,6 +27,14 @@ _ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 _LOUD_LIBRARIES = ("alembic", "httpx", "matplotlib", "mlflow", "open_clip", "PIL", "torch")
+_REMEDIES = {
+    errno.ENOSPC: "free space and run it again",
+    errno.EDQUOT: "free space and run it again",
+    errno.EROFS: "work in a folder that can be written",
+    errno.EACCES: "see to its permissions and run it again",
+    errno.EPERM: "see to its permissions and run it again",
+}
+"""What to do about errors of the file system that are not ours."""
 
 
 class _InOrder(click.Group):
@@ -49,7 +57,7 @@ def _stage_command(name: str) -> click.Command:
     params: list[click.Parameter] = []
     if name == "embed":
         params.append(click.Argument(["item"], type=click.Choice(EMBED_SETS), metavar="SET"))
-    return click.Command(name, callback=run, params=params, help=f"Run the stage {name} (see dvc.yaml).")
+    return click.Command(name, callback=run, params=params, help=PURPOSES[name])
 
 
 @click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
@@ -262,6 +270,7 @@ def main(arguments: list[str] | None = None) -> None:
         handler.addFilter(_worth_reading)
     for library in _LOUD_LIBRARIES:
         logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its tries; what came of them is in the error
     options: dict[str, Any] = {"prog_name": "gapbridge"}
     try:
         cli.main(arguments, **options)
@@ -269,10 +278,10 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _REMEDIES:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"error: {where}{error.strerror}; free space and run it again", err=True)
+        click.echo(f"error: {where}{error.strerror}; {_REMEDIES[error.errno]}", err=True)
         sys.exit(1)
 
 

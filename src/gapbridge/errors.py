@@ -26,4 +26,6 @@ class TrainingError(GapbridgeError):
 def one_line(error: BaseException) -> str:
     """What another library's error says, on one line of bounded length; addresses in it lose user and password."""
     said = _USER_IN_ADDRESS.sub("…@", _POINTER.sub("", " ".join(str(error).split())))
-    return said[:_SHOWN_CHARACTERS] or type(error).__name__
+    if len(said) > _SHOWN_CHARACTERS:
+        said = said[:_SHOWN_CHARACTERS].rpartition(" ")[0] + " …"
+    return said or type(error).__name__

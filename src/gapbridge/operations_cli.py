@@ -98,7 +98,7 @@ def cleanup(days: float, others: tuple[Path, ...], dvc_cache: bool, apply: bool,
         click.echo(f"{one.size_bytes / 1e6:10.1f} MB  {one.age_days:6.0f} days  {one.kind:<10}  {one.name}")
     total = sum(one.size_bytes for one in found) / 1e6
     done = "removed" if apply else "would be removed by --apply"
-    click.echo(f"{len(found)} things, {total:.1f} MB: {done}")
+    click.echo(f"{len(found)} things, {total:.1f} MB: {done}" if found else "nothing is old enough to go")
 
 
 @click.command()
